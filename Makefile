@@ -1,0 +1,55 @@
+# One command per task; `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help test quick nightly check bench demo demo-down generate lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements-dev.lock pyproject.toml
+	@echo "tortie: preparing the Python environment in $(VENV) (about half a minute, once)" >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "tortie: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed; name one with make PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: $(READY) check ## every test, `make check` included
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(READY) check ## the inner loop: checks and the pure tests
+	$(BIN)/python -m pytest -n 2 tests/addressing tests/api
+
+nightly: $(READY) check ## the long forms: many more examples
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2
+
+check: $(READY) ## formatting, lint, types, import arrows, generated files, chart
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.chart.lint
+
+demo: $(READY) ## a pool becomes blocks on nodes, on a real API server; KEEP=1 leaves it running
+	@$(BIN)/python -m tests.cluster.demo $(if $(KEEP),--keep)
+
+demo-down: $(READY) ## end what `make demo KEEP=1` left running
+	@$(BIN)/python -m tests.cluster.demo --down
+
+generate: $(READY) ## make crds/ and the chart's CRD template from the models
+	$(BIN)/python -m tortie.api.kinds crds helm/tortie/templates
+
+bench: $(READY) ## the figures, one line each; ONLY=glob picks by name
+	$(BIN)/python -m tests.bench $(if $(ONLY),'$(ONLY)')
+
+lock: $(READY) ## make the lock files anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -q -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -q --extra dev -o requirements-dev.lock
+
+clean: ## remove the Python environment and what the linters cached
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

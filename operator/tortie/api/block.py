@@ -1,0 +1,171 @@
+"""IPAMBlock and NodeNetwork: who owns which range, said to agents by the operator and answered by them.
+
+`spec` is written by the operator alone, `status` by the agent of the node that owns the block.
+"""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tortie.api.meta import CIDR_MAX, NAME_MAX, Column, Model, Resource
+
+# A /20 or /116, the largest block.
+BLOCK_ADDRESSES_MAX = 4096
+# Releases asked at once; the rest waits. With the longest addresses this keeps spec under 30 KB.
+RELEASES_MAX = 256
+# A node's blocks. 1,024 with the longest names are 0.5 MB, and hold 65,536 addresses at the default size.
+NODE_BLOCKS_MAX = 1024
+
+Cidr = Annotated[str, Field(max_length=CIDR_MAX)]
+Address = Annotated[str, Field(max_length=39)]
+Name = Annotated[str, Field(max_length=NAME_MAX)]
+Uid = Annotated[str, Field(max_length=64)]
+Sequence = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+
+
+class PoolReference(Model):
+    """A pool, by name and by identity: a pool made again under the same name is another."""
+
+    name: Annotated[Name, Field(description="The pool's name.")]
+    uid: Annotated[Uid, Field(description="The pool's uid.")]
+
+
+class Affinity(Model):
+    """The node that owns a block."""
+
+    node: Annotated[Name, Field(description="The node's name.")]
+    uid: Annotated[Uid, Field(description="The uid of the Node object.")]
+    machine_id: Annotated[
+        str,
+        Field(
+            alias="machineID",
+            max_length=128,
+            description="The node's machine id (status.nodeInfo.machineID): the same machine keeps its blocks when its"
+            " Node object is made again.",
+        ),
+    ] = ""
+
+
+class Release(Model):
+    """An allocation judged leaked, which the agent is asked to free."""
+
+    address: Annotated[Address, Field(description="The address.")]
+    sequence: Annotated[Sequence, Field(description="The sequence of the allocation meant; a later one stays.")]
+    reason: Annotated[str, Field(max_length=256, description="Why the allocation is judged leaked.")]
+
+
+class IPAMBlockSpec(Model):
+    """What the operator says of a block."""
+
+    cidr: Annotated[Cidr, Field(description="The range.")]
+    pool: Annotated[PoolReference, Field(description="The pool that the range was taken from.")]
+    affinity: Annotated[Affinity, Field(description="The node that owns the range.")]
+    active: Annotated[
+        bool,
+        Field(
+            description="Whether the agent may allocate here: set once the operator has seen everything that was created"
+            " before this block, and nothing overlaps."
+        ),
+    ] = False
+    reserved: Annotated[
+        tuple[Cidr, ...],
+        Field(max_length=BLOCK_ADDRESSES_MAX, description="Parts that IPReservations take; never allocated."),
+    ] = ()
+    releases: Annotated[
+        tuple[Release, ...], Field(max_length=RELEASES_MAX, description="Allocations that the agent is asked to free.")
+    ] = ()
+    cede: Annotated[
+        Cidr | None,
+        Field(description="A range asked back, the block or a half of it: the agent allocates nothing more there."),
+    ] = None
+    settled: Annotated[
+        Sequence,
+        Field(description="Releases up to this sequence are forgotten by every AddressSet: their addresses may go out again."),
+    ] = 0
+
+
+class Allocation(Model):
+    """One address in use."""
+
+    address: Annotated[Address, Field(description="The address.")]
+    sequence: Annotated[Sequence, Field(description="Counts the ledger's allocations; grows within an epoch.")]
+    namespace: Annotated[str, Field(max_length=63, description="The pod's namespace; left out where it would not fit.")] = ""
+    pod: Annotated[Name, Field(description="The pod's name; left out where it would not fit.")] = ""
+    uid: Annotated[Uid, Field(description="The pod's uid.")] = ""
+    since: Annotated[str | None, Field(description="When it was allocated.", json_schema_extra={"format": "date-time"})] = None
+
+
+class IPAMBlockStatus(Model):
+    """What the node's agent says of a block."""
+
+    epoch: Annotated[Uid, Field(description="The ledger that sequences count in; a rebuilt ledger has another.")] = ""
+    allocations: Annotated[
+        tuple[Allocation, ...], Field(max_length=BLOCK_ADDRESSES_MAX, description="The addresses in use.")
+    ] = ()
+    free: Annotated[
+        int | None,
+        Field(ge=0, description="Addresses that a pod can still get here. Unset until the agent first spoke."),
+    ] = None
+    ceded: Annotated[Cidr | None, Field(description="The range that the agent has given up, as asked in spec.cede.")] = None
+
+
+class IPAMBlock(Resource):
+    """A range of addresses that one node owns and its agent allocates from. Made by the operator; not for people."""
+
+    plural: ClassVar[str] = "ipamblocks"
+    short_names: ClassVar[tuple[str, ...]] = ("ipb",)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="CIDR", path=".spec.cidr"),
+        Column(name="Node", path=".spec.affinity.node"),
+        Column(name="Pool", path=".spec.pool.name"),
+        Column(name="Active", path=".spec.active", type="boolean"),
+        Column(name="Free", path=".status.free", type="integer"),
+        Column(name="Cede", path=".spec.cede", wide=True),
+        Column(name="Ceded", path=".status.ceded", wide=True),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date"),
+    )
+
+    kind: str = "IPAMBlock"
+    spec: Annotated[IPAMBlockSpec, Field(description="What the operator says of the block.")]
+    status: Annotated[IPAMBlockStatus | None, Field(description="What the node's agent says of the block.")] = None
+
+
+class NodeBlock(Model):
+    """One block of a node, as other nodes need it for their routes."""
+
+    name: Annotated[Name, Field(description="The IPAMBlock's name.")]
+    cidr: Annotated[Cidr, Field(description="Its range.")]
+    pool: Annotated[Name, Field(description="The pool, which says how packets to it are carried.")]
+
+
+class NodeNetworkSpec(Model):
+    """What the operator says of a node."""
+
+    blocks: Annotated[
+        tuple[NodeBlock, ...],
+        Field(max_length=NODE_BLOCKS_MAX, description="The active blocks that the node owns, by name."),
+    ] = ()
+
+
+class NodeNetworkStatus(Model):
+    """What the node's agent says of its node; grows with the agent."""
+
+    addresses: Annotated[
+        tuple[Address, ...], Field(max_length=2, description="The node's own addresses, one of each family.")
+    ] = ()
+
+
+class NodeNetwork(Resource):
+    """A node's part in the pod network: its blocks, said by the operator, and its addresses, said by its agent."""
+
+    plural: ClassVar[str] = "nodenetworks"
+    short_names: ClassVar[tuple[str, ...]] = ("nnet",)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="Blocks", path=".spec.blocks[*].cidr"),
+        Column(name="Addresses", path=".status.addresses[*]"),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date"),
+    )
+
+    kind: str = "NodeNetwork"
+    spec: Annotated[NodeNetworkSpec, Field(description="What the operator says of the node.")]
+    status: Annotated[NodeNetworkStatus | None, Field(description="What the node's agent says of its node.")] = None

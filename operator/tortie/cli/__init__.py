@@ -1,0 +1,1 @@
+"""Command lines: `tortie operator` and what people type. Reads options, starts a process, prints; decides nothing."""

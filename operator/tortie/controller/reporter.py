@@ -1,0 +1,102 @@
+"""What people see of their objects: status, conditions, Events, and the finalizer that keeps a pool while it is in use.
+
+Belongs here: comparing what should be said with what stands there, and writing the difference.
+Does not: what should be said (`status`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from tortie.addressing import planner
+from tortie.addressing.state import State
+from tortie.api.meta import API_VERSION
+from tortie.controller import status, translate
+from tortie.controller.manifests import NOT_BUILT, POOLS, WRITTEN_BY_PEOPLE, Body, Manifests
+from tortie.kube.client import Client
+from tortie.kube.events import EventPoster, Reference
+
+# Seconds between two looks; status is promised to be true within two.
+INTERVAL = 0.5
+
+Submit = Callable[[tuple[str, ...], Callable[[], Any], str], None]
+
+
+class Reporter:
+    """Reports on every object that people wrote. `submit(key, write, version)` starts a write; it may be left out."""
+
+    def __init__(self, client: Client, manifests: Manifests, state: State, events: EventPoster, submit: Submit) -> None:
+        self.invalid: dict[str, str] = {}  # pools that can't be used, each with why
+        self._client = client
+        self._manifests = manifests
+        self._state = state
+        self._events = events
+        self._submit = submit
+
+    async def run(self) -> None:
+        """Look again and again; one look at 100 pools takes a few milliseconds."""
+        while True:
+            refused = planner.refused_pools(self._state)
+            for name, body in self._manifests.of[POOLS].items():
+                self._guard(name, body)
+                self._report(POOLS, name, body, self._pool_status(name, body, refused))
+            for kind in NOT_BUILT:
+                for name, body in self._manifests.of[kind].items():
+                    self._report(kind, name, body, status.not_built(body["kind"]))
+            await asyncio.sleep(INTERVAL)
+
+    def _pool_status(self, name: str, body: Body, refused: dict[str, str]) -> Body:
+        pool = self._state.pools.get(name)
+        if pool is None:
+            return status.invalid(self.invalid.get(name, "it can't be read"))
+        return status.pool_status(self._state, pool, body["spec"], refused)
+
+    def _guard(self, name: str, body: Body) -> None:
+        """Keep our finalizer on the pool while it lives, and take it off when it is deleted and has no blocks."""
+        meta = body["metadata"]
+        held = list(meta.get("finalizers", ()))
+        wanted = [f for f in held if f != translate.FINALIZER]
+        if "deletionTimestamp" not in meta:
+            wanted.append(translate.FINALIZER)
+        elif self._state.blocks_in.get(meta["uid"]):
+            wanted = held  # none can be added to what is being deleted
+        if sorted(wanted) == sorted(held):
+            return
+        patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+        path = WRITTEN_BY_PEOPLE[POOLS].path(name)
+
+        async def write() -> None:
+            answer = await self._client.patch(path, patch)
+            if "deletionTimestamp" not in meta:  # else it is gone now, and its watch says so
+                self._manifests.take(POOLS, name, msgspec.json.decode(answer))
+
+        self._submit(("finalizer", name), write, meta["resourceVersion"])
+
+    def _report(self, kind: str, name: str, body: Body, bare: Body) -> None:
+        """Write the status where it isn't true, and an Event where a condition changed."""
+        meta, old = body["metadata"], body.get("status") or {}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        new = status.with_times(bare, old, int(meta.get("generation", 0)), now)
+        if new == old:
+            return
+        path = WRITTEN_BY_PEOPLE[kind].path(name, subresource="status")
+        removed = dict.fromkeys(old.keys() - new.keys())  # a merge patch keeps what it doesn't name
+        patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": {**removed, **new}}
+
+        async def write() -> None:
+            self._manifests.take(kind, name, msgspec.json.decode(await self._client.patch(path, patch)))
+            self._announce(body, new)
+
+        self._submit(("status", kind, name), write, "")
+
+    def _announce(self, body: Body, new: Body) -> None:
+        meta = body["metadata"]
+        about = Reference(API_VERSION, body["kind"], meta["name"], meta["uid"])
+        before = {c["type"]: c["reason"] for c in (body.get("status") or {}).get("conditions", ())}
+        for condition in new["conditions"]:
+            if before.get(condition["type"]) != condition["reason"]:
+                severity: Literal["Normal", "Warning"] = "Normal" if condition["status"] == "True" else "Warning"
+                self._events.post(about, severity, condition["reason"], f"{meta['name']}: {condition['message']}")

@@ -1,0 +1,1 @@
+"""The figures: each bench prints lines `name value unit`."""

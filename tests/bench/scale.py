@@ -1,0 +1,199 @@
+"""Figures of the operator as a process, on a real API server: thousands of nodes join; a start with everything there."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.demo import install, start_operator
+from tests.cluster.kubectl import Kubectl
+from tortie.kube.client import Client, Unreachable, connect
+
+NODES = 5000
+BLOCKS = 20000
+API = "tortie.dev/v1alpha1"
+BASE = f"/apis/{API}"
+# Nodes of a real cluster carry images, conditions and annotations: about 10 KB.
+PADDING = "x" * 9500
+
+
+class TookTooLong(RuntimeError):
+    """What is measured didn't come about within ten minutes."""
+
+
+def join_5000_nodes() -> dict[str, float]:
+    """Return the seconds from the first Node's creation until each has a block and a NodeNetwork, and the peak MB."""
+    with _leading() as (plane, operator):
+        took = asyncio.run(_join(plane))
+        return {"join_5000_nodes": took, "join_5000_nodes_rss": _peak_mb(operator)}
+
+
+def cold_start_20000_blocks() -> dict[str, float]:
+    """Return the seconds from the process's start until ready, with 20,000 half-full blocks and 5,000 Nodes of 10 KB."""
+    with ControlPlane() as plane:
+        install(Kubectl(plane.kubeconfig))
+        asyncio.run(_fill(plane))
+        first = start_operator(plane)  # writes what is missing once: finalizer, status, NodeNetworks
+        try:
+            asyncio.run(_quiet(plane))
+        finally:
+            first.kill()
+            first.wait()
+        Kubectl(plane.kubeconfig).run("delete", "lease", "-n", "tortie-system", "--all")
+        before = asyncio.run(_versions(plane))
+        plane.log("operator").unlink()
+        start = time.monotonic()
+        second = start_operator(plane)
+        try:
+            _until(lambda: "ready:" in plane.log("operator").read_text())
+            took = time.monotonic() - start
+            time.sleep(3)  # long enough for a status or a block to be written wrongly
+            written = sum(1 for a, b in zip(before, asyncio.run(_versions(plane)), strict=True) if a != b)
+            return {"cold_start_20000_blocks": took, "cold_start_20000_blocks_written": written,
+                    "cold_start_20000_blocks_rss": _peak_mb(second)}  # fmt: skip
+        finally:
+            second.kill()
+            second.wait()
+
+
+@contextmanager
+def _leading() -> Iterator[tuple[ControlPlane, subprocess.Popen[bytes]]]:
+    """Run a control plane with a pool and an operator that leads."""
+    with ControlPlane() as plane:
+        kubectl = Kubectl(plane.kubeconfig)
+        install(kubectl)
+        kubectl.apply(_pool())
+        operator = start_operator(plane)
+        try:
+            _until(lambda: "ready:" in plane.log("operator").read_text())
+            yield plane, operator
+        finally:
+            operator.kill()
+            operator.wait()
+
+
+def _pool() -> dict[str, Any]:
+    return {"apiVersion": API, "kind": "IPPool", "metadata": {"name": "pool"}, "spec": {"cidr": "10.0.0.0/8"}}
+
+
+def _node(index: int, padding: str = "") -> dict[str, Any]:
+    meta = {"name": f"node-{index:05}", "annotations": {"padding": padding}}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": meta}
+
+
+async def _each(writes: Iterable[Callable[[], Awaitable[object]]], at_once: int = 32) -> None:
+    """Do all writes, `at_once` of them at a time."""
+    waiting = iter(writes)
+
+    async def work() -> None:
+        for write in waiting:
+            await write()
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+
+
+async def _join(plane: ControlPlane) -> float:
+    async with connect(str(plane.kubeconfig)) as client:
+        start = time.monotonic()
+        await _each(lambda i=i: client.create("/api/v1/nodes", _node(i)) for i in range(NODES))  # type: ignore[misc]
+        deadline = start + 600
+        while not await _joined(client):
+            if time.monotonic() > deadline:
+                raise TookTooLong(plane.log("operator").read_text()[-1000:])
+            await asyncio.sleep(0.5)
+        return time.monotonic() - start
+
+
+async def _joined(client: Client) -> bool:
+    try:
+        networks = msgspec.json.decode(await client.get(f"{BASE}/nodenetworks"))["items"]
+    except Unreachable:  # right after a CRD is made, its storage takes a moment
+        return False
+    return len(networks) == NODES and all(n["spec"].get("blocks") for n in networks)
+
+
+async def _fill(plane: ControlPlane) -> None:
+    """Make the pool, the Nodes and the blocks, four a node, half of each block's addresses in use."""
+    async with connect(str(plane.kubeconfig)) as client:
+        Kubectl(plane.kubeconfig).apply(_pool())
+        pool = msgspec.json.decode(await client.get(f"{BASE}/ippools/pool"))
+        uids: dict[int, str] = {}
+
+        async def node(index: int) -> None:
+            made = msgspec.json.decode(await client.create("/api/v1/nodes", _node(index, PADDING)))
+            uids[index] = made["metadata"]["uid"]
+
+        async def block(index: int) -> None:
+            body = _block(index, pool["metadata"]["uid"], index % NODES, uids[index % NODES])
+            await client.create(f"{BASE}/ipamblocks", body)
+            path = f"{BASE}/ipamblocks/{body['metadata']['name']}/status"
+            await client.patch(path, {"status": _half_full(index)})
+
+        await _each(lambda i=i: node(i) for i in range(NODES))  # type: ignore[misc]
+        await _each(lambda i=i: block(i) for i in range(BLOCKS))  # type: ignore[misc]
+
+
+def _start(index: int) -> str:
+    at = index * 64
+    return f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}"
+
+
+def _block(index: int, pool: str, node: int, uid: str) -> dict[str, Any]:
+    start = _start(index)
+    spec = {
+        "cidr": f"{start}/26", "pool": {"name": "pool", "uid": pool}, "active": True,
+        "affinity": {"node": f"node-{node:05}", "uid": uid, "machineID": ""}, "reserved": [],
+    }  # fmt: skip
+    meta = {"name": f"{start.replace('.', '-')}-26"}
+    return {"apiVersion": API, "kind": "IPAMBlock", "metadata": meta, "spec": spec}
+
+
+def _half_full(index: int) -> dict[str, Any]:
+    prefix, _, last = _start(index).rpartition(".")
+    allocations = [
+        {"address": f"{prefix}.{int(last) + i}", "sequence": i, "namespace": "default", "pod": f"pod-{index}-{i}",
+         "uid": "12345678-1234-1234-1234-123456789012"}
+        for i in range(32)
+    ]  # fmt: skip
+    return {"epoch": "1", "free": 32, "allocations": allocations}
+
+
+async def _quiet(plane: ControlPlane) -> None:
+    """Return when the operator has written all it wants: nothing changed for five seconds, and every node is served."""
+    async with connect(str(plane.kubeconfig)) as client:
+        while not await _joined(client):  # noqa: ASYNC110 - another process writes
+            await asyncio.sleep(1)
+    last: list[str] = []
+    while (now := await _versions(plane)) != last:
+        last = now
+        await asyncio.sleep(5)
+
+
+async def _versions(plane: ControlPlane) -> list[str]:
+    """Return the version of every object that the operator writes, in order."""
+    found = []
+    async with connect(str(plane.kubeconfig)) as client:
+        for kind in ("ippools", "ipamblocks", "nodenetworks"):
+            listed = msgspec.json.decode(await client.get(f"{BASE}/{kind}"))
+            found += [f"{i['metadata']['name']} {i['metadata']['resourceVersion']}" for i in listed["items"]]
+    return found
+
+
+def _until(holds: Callable[[], bool], seconds: float = 600.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TookTooLong("the operator is not ready")
+        time.sleep(0.05)
+
+
+def _peak_mb(process: subprocess.Popen[bytes]) -> float:
+    """Return the peak of the process's resident memory (proc_pid_status(5), VmHWM)."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024

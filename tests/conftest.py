@@ -1,0 +1,13 @@
+"""Fixtures for all tests, and how many examples hypothesis tries."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+from tests.cluster.fixtures import cluster, control_plane, operators, pytest_runtest_makereport
+
+__all__ = ["cluster", "control_plane", "operators", "pytest_runtest_makereport"]
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -1,0 +1,145 @@
+"""The operator as its own process, with the chart's rights, against a real API server; the tests play the agents."""
+
+from tests.cluster.demo import wait
+from tests.cluster.kubectl import Kubectl
+from tests.controller.acting import API, Operators, active, blocks, condition, node, pool, publish, status
+
+
+def test_nodes_get_blocks_of_both_families_and_a_network(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(), pool("six", cidr="fd00::/64"), node("a"), node("b"))
+    for name in ("a", "b"):
+        wait("blocks", lambda name=name: len(active(cluster, name)) == 2)  # type: ignore[misc]
+        wait("a NodeNetwork", lambda name=name: name in {n["metadata"]["name"] for n in cluster.get("nodenetworks")["items"]})  # type: ignore[misc]
+        listed = cluster.get("nodenetwork", name)["spec"]["blocks"]
+        assert sorted(b["cidr"] for b in listed) == sorted(active(cluster, name))
+
+
+def test_the_next_block_and_the_counts_follow_what_agents_publish(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    name = blocks(cluster)[0]["metadata"]["name"]
+    publish(cluster, name, free=10, allocations=[{"address": f"10.1.0.{i}", "sequence": i} for i in range(54)])
+    wait("the next block", lambda: len(active(cluster, "a")) == 2)
+    wait("true counts of blocks", lambda: status(cluster).get("blocks") == {"total": 1024, "assigned": 2, "free": 1022})
+    wait("true counts of addresses", lambda: status(cluster)["addresses"]["allocated"] == 54)
+
+
+def test_max_blocks_per_host(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    limit = {"apiVersion": API, "kind": "IPAMConfiguration", "metadata": {"name": "default"}, "spec": {"maxBlocksPerHost": 1}}
+    cluster.apply(limit, pool(), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    publish(cluster, blocks(cluster)[0]["metadata"]["name"], free=0)
+    cluster.apply(node("b"))
+    wait("a block of the node that came after", lambda: len(active(cluster, "b")) == 1)
+    assert len(active(cluster, "a")) == 1
+
+
+def test_a_reservation_holds(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    reservation = {"apiVersion": API, "kind": "IPReservation", "metadata": {"name": "r"}}
+    cluster.apply({**reservation, "spec": {"reservedCIDRs": ["10.1.0.0/26", "10.1.0.65"]}})
+    cluster.apply(pool(), node("a"))
+    wait("a block", lambda: active(cluster, "a") == ["10.1.0.64/26"])
+    assert blocks(cluster)[0]["spec"]["reserved"] == ["10.1.0.65/32"]
+
+
+def test_a_node_that_left_gives_its_blocks_back(cluster: Kubectl, operators: Operators) -> None:
+    operators("--reclaim-delay", "1")
+    cluster.apply(pool(), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    cluster.run("delete", "node", "a")
+    wait("no block", lambda: blocks(cluster) == [])
+    wait("no NodeNetwork", lambda: cluster.get("nodenetworks")["items"] == [])
+
+
+def test_changed_labels_ask_a_block_back_and_the_agent_gives_it(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(nodeSelector="!has(drain)"), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    name = blocks(cluster)[0]["metadata"]["name"]
+    cluster.apply(node("a", drain="now"))
+    wait("asked back", lambda: blocks(cluster)[0]["spec"].get("cede") == "10.1.0.0/26")
+    publish(cluster, name, ceded="10.1.0.0/26", free=0)
+    wait("deleted", lambda: blocks(cluster) == [])
+
+
+def test_an_overlapping_pool_waits_until_the_older_is_gone(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool("a-old", cidr="10.1.0.0/16"))
+    wait("the older is ours", lambda: condition(cluster, "a-old") == ("True", "Allocatable"))
+    cluster.apply(pool("b-young", cidr="10.1.0.0/20"))
+    wait("the younger waits", lambda: condition(cluster, "b-young") == ("False", "CIDROverlap"))
+    wait("an Event", lambda: "a-old" in cluster.run("get", "events", "-n", "default", "--field-selector=reason=CIDROverlap"))
+    cluster.run("delete", "ippool", "a-old")
+    wait("the younger is ours", lambda: condition(cluster, "b-young") == ("True", "Allocatable"))
+
+
+def test_a_deleted_pool_stays_until_its_blocks_are_given_back(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    cluster.run("delete", "ippool", "pool", "--wait=false")
+    wait("a condition", lambda: condition(cluster, "pool") == ("False", "Deleting"))
+    wait("asked back", lambda: "cede" in blocks(cluster)[0]["spec"])
+    publish(cluster, blocks(cluster)[0]["metadata"]["name"], ceded="10.1.0.0/26", free=0)
+    wait("the pool is gone", lambda: cluster.get("ippools")["items"] == [])
+    assert blocks(cluster) == []
+
+
+def test_what_is_not_built_yet_is_said(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(vxlanMode="Always", natOutgoing=True))
+    wait("a condition", lambda: condition(cluster, "pool", "Supported") == ("False", "NotBuiltYet"))
+
+
+def test_bgp_objects_are_stored_and_say_that_nothing_follows_yet(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply({"apiVersion": API, "kind": "BGPPeer", "metadata": {"name": "tor"}, "spec": {"peerIP": "10.0.0.1"}})
+    said = "{.status.conditions[*].reason}"
+    wait("a condition", lambda: cluster.run("get", "bgppeer", "tor", "-o", f"jsonpath={said}") == "NotBuiltYet")
+    wait("an Event", lambda: "BGP yet" in cluster.run("get", "events", "--field-selector=involvedObject.kind=BGPPeer"))
+
+
+def test_a_default_pool_is_made_when_there_is_none(cluster: Kubectl, operators: Operators) -> None:
+    operators("--default-pool", "10.9.0.0/16")
+    wait("the pool", lambda: condition(cluster, "default-ipv4-ippool") == ("True", "Allocatable"))
+
+
+def test_a_disabled_pool_gives_no_new_blocks(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    cluster.apply(pool(disabled=True), node("b"), pool("other", cidr="10.2.0.0/24"))
+    wait("the condition", lambda: condition(cluster, "pool") == ("False", "Disabled"))
+    wait("blocks of the other", lambda: len(active(cluster, "b")) == 1 and len(active(cluster, "a")) == 2)
+    assert {b["spec"]["pool"]["name"] for b in blocks(cluster, node="b")} == {"other"}
+
+
+def test_too_many_blocks_are_asked_back_and_given(cluster: Kubectl, operators: Operators) -> None:
+    operators("--grace-period", "0")
+    cluster.apply(pool(), node("a"))
+    wait("a block", lambda: len(active(cluster, "a")) == 1)
+    first = blocks(cluster)[0]["metadata"]["name"]
+    publish(cluster, first, free=0, allocations=[{"address": f"10.1.0.{i}", "sequence": i} for i in range(64)])
+    wait("the next block", lambda: len(active(cluster, "a")) == 2)
+    second = next(b["metadata"]["name"] for b in blocks(cluster) if b["metadata"]["name"] != first)
+    publish(cluster, first, free=64, allocations=[])
+    publish(cluster, second, free=64, allocations=[])
+    wait("one asked back", lambda: sum("cede" in b["spec"] for b in blocks(cluster)) == 1)
+    asked = next(b for b in blocks(cluster) if "cede" in b["spec"])
+    publish(cluster, asked["metadata"]["name"], ceded=asked["spec"]["cede"], free=0)
+    wait("one left", lambda: len(blocks(cluster)) == 1)
+
+
+def test_status_is_written_only_when_it_changes(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(), node("a"))
+    wait("the status", lambda: status(cluster).get("blocks", {}).get("assigned") == 1)
+    before = cluster.get("ippool", "pool")["metadata"]["resourceVersion"]
+    for name, cidr in (("b", "10.2.0.0/24"), ("c", "10.3.0.0/24")):  # each status of theirs is a whole round of reports
+        cluster.apply(pool(name, cidr=cidr, nodeSelector="has(nobody)"))
+        wait("another's status", lambda name=name: condition(cluster, name)[0] == "True")  # type: ignore[misc]
+    assert cluster.get("ippool", "pool")["metadata"]["resourceVersion"] == before
