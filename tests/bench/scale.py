@@ -13,7 +13,7 @@ import msgspec
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.demo import install, start_operator
 from tests.cluster.kubectl import Kubectl
-from tortie.kube.client import Client, Unreachable, connect
+from tortie.kube.client import ApiError, Client, connect
 
 NODES = 5000
 BLOCKS = 20000
@@ -113,7 +113,7 @@ async def _join(plane: ControlPlane) -> float:
 async def _joined(client: Client) -> bool:
     try:
         networks = msgspec.json.decode(await client.get(f"{BASE}/nodenetworks"))["items"]
-    except Unreachable:  # right after a CRD is made, its storage takes a moment
+    except ApiError:  # right after a CRD is made, its storage takes a moment
         return False
     return len(networks) == NODES and all(n["spec"].get("blocks") for n in networks)
 

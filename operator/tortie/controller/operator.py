@@ -17,7 +17,7 @@ from tortie.controller.manifests import CONFIGURATIONS, POOLS, RESERVATIONS, WRI
 from tortie.controller.reporter import Reporter
 from tortie.controller.settings import Settings
 from tortie.kube.client import ApiError, Client
-from tortie.kube.errors import Conflict, NotFound, NotLeading, Unreachable
+from tortie.kube.errors import Conflict, NotFound, NotLeading, TooManyRequests, Unreachable
 from tortie.kube.events import EventPoster
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
@@ -30,8 +30,8 @@ BLOCKS = Resource(GROUP, VERSION, IPAMBlock.plural)
 NETWORKS = Resource(GROUP, VERSION, NodeNetwork.plural)
 # Events of one burst are planned together after this many seconds.
 SETTLE = 0.02
-# Failures that are no news: the decision was too old and is made anew, or the streams say that the server is away.
-_EXPECTED = (Conflict, NotFound, NotLeading, Unreachable)
+# No news: the decision was too old and is made anew, the server asks to wait, or the streams say that it is away.
+_EXPECTED = (Conflict, NotFound, NotLeading, TooManyRequests, Unreachable)
 
 
 class Operator:
