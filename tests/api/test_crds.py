@@ -103,6 +103,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+SHOWN = {
+    "not a CIDR": "ten",
+    "host bits": "10.1.0.7/16",
+    "smaller than its block": "10.1.0.0/24",
+    "loopback": "127.0.0.0/8",
+    "half a selector": "rack ==",
+}
+
+
 @pytest.mark.parametrize("row", REFUSED)
 def test_refused(cluster: Kubectl, row: str) -> None:
     spec, field, words = REFUSED[row]
@@ -110,6 +119,8 @@ def test_refused(cluster: Kubectl, row: str) -> None:
         cluster.apply(pool(**spec))
     assert field in str(refusal.value)
     assert words in str(refusal.value)
+    if row in SHOWN:
+        assert f"; it is {SHOWN[row]}" in str(refusal.value)
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {

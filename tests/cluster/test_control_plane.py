@@ -131,6 +131,7 @@ PARENT = textwrap.dedent("""
     from tests.cluster.processes import record
     from tests.cluster.terminal import run
     def main():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background starts with it ignored
         with ControlPlane() as plane:
             print(json.dumps([str(plane.folder), [record(p.pid) for p in plane.processes.values()]]), flush=True)
             signal.pause()

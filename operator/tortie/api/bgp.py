@@ -11,20 +11,24 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from tortie.api.meta import CIDR_MAX, NAME_MAX, Column, Conditions, Model, Resource, rule, rules
 from tortie.api.selector_pattern import SELECTOR_MAX_LENGTH, SELECTOR_RULE
 
-_AS_NUMBER: dict[str, Any] = {"x-kubernetes-int-or-string": True, "maxLength": 16}
+_AS_NUMBER: dict[str, Any] = {"x-kubernetes-int-or-string": True, "maxLength": 11}
 # RFC 5396: asplain, or asdot as two numbers of 16 bits.
 _AS_RULE = rule(
     "type(self) == int ? self >= 1 && self <= 4294967295 : string(self).matches('^[0-9]{1,10}$|^[0-9]{1,5}[.][0-9]{1,5}$')",
     "must be an AS number: from 1 to 4294967295, or a text such as '64512' or '1.10'",
+    value="string(self)",
 )
 AsNumber = Annotated[int | str, WithJsonSchema({**_AS_NUMBER, **rules(_AS_RULE)})]
 # Within lists of lists the rule would pass the API server's cost budget.
 ListedAsNumber = Annotated[int | str, WithJsonSchema(_AS_NUMBER)]
 
-Cidr = Annotated[str, Field(max_length=CIDR_MAX, json_schema_extra=rules(rule("isCIDR(self)", "must be a CIDR")))]
-Address = Annotated[str, Field(max_length=CIDR_MAX, json_schema_extra=rules(rule("isIP(self)", "must be an IP address")))]
+Cidr = Annotated[str, Field(max_length=CIDR_MAX, json_schema_extra=rules(rule("isCIDR(self)", "must be a CIDR", value="self")))]
+Address = Annotated[
+    str, Field(max_length=CIDR_MAX, json_schema_extra=rules(rule("isIP(self)", "must be an IP address", value="self")))
+]
 Selector = Annotated[str, Field(max_length=SELECTOR_MAX_LENGTH, json_schema_extra=rules(SELECTOR_RULE))]
 Name = Annotated[str, Field(max_length=NAME_MAX)]
+CommunityName = Annotated[str, Field(max_length=63)]
 Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+$")]
 Community = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+:[0-9]+(:[0-9]+)?$")]
 Switch = Literal["Enabled", "Disabled"]
@@ -59,7 +63,7 @@ class CidrBlock(Model):
 class NamedCommunity(Model):
     """A community's name."""
 
-    name: Annotated[str, Field(max_length=NAME_MAX, description="The name that prefixAdvertisements use.")]
+    name: Annotated[CommunityName, Field(description="The name that prefixAdvertisements use.")]
     value: Annotated[Community, Field(description="aa:nn, or aa:nn:mm for a large community (RFC 8092).")]
 
 
@@ -68,7 +72,7 @@ class PrefixAdvertisement(Model):
 
     cidr: Annotated[Cidr, Field(description="The prefix.")]
     communities: Annotated[
-        tuple[Name, ...], Field(max_length=16, description="Names from communities, or values aa:nn or aa:nn:mm.")
+        tuple[CommunityName, ...], Field(max_length=16, description="Names from communities, or values aa:nn or aa:nn:mm.")
     ]
 
 
@@ -281,8 +285,8 @@ class FilterRule(Model):
     ] = None
 
 
-# 100 of the longest rules in each of the four lists stay under 1 MB.
-_Rules = Annotated[tuple[FilterRule, ...], Field(max_length=100)]
+# 64 of the longest rules in each of the four lists stay under 1 MB.
+_Rules = Annotated[tuple[FilterRule, ...], Field(max_length=64)]
 
 
 class BGPFilterSpec(Model):

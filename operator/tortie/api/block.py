@@ -51,7 +51,7 @@ class Release(Model):
 
     address: Annotated[Address, Field(description="The address.")]
     sequence: Annotated[Sequence, Field(description="The sequence of the allocation meant; a later one stays.")]
-    reason: Annotated[str, Field(max_length=256, description="Why the allocation is judged leaked.")]
+    reason: Annotated[str, Field(max_length=128, description="Why the allocation is judged leaked.")]
 
 
 class IPAMBlockSpec(Model):
@@ -67,9 +67,10 @@ class IPAMBlockSpec(Model):
             " before this block, and nothing overlaps."
         ),
     ] = False
+    # Joined CIDRs: at most one in every two neighbours.
     reserved: Annotated[
         tuple[Cidr, ...],
-        Field(max_length=BLOCK_ADDRESSES_MAX, description="Parts that IPReservations take; never allocated."),
+        Field(max_length=BLOCK_ADDRESSES_MAX // 2, description="Parts that IPReservations take; never allocated."),
     ] = ()
     releases: Annotated[
         tuple[Release, ...], Field(max_length=RELEASES_MAX, description="Allocations that the agent is asked to free.")
@@ -91,7 +92,7 @@ class Allocation(Model):
     sequence: Annotated[Sequence, Field(description="Counts the ledger's allocations; grows within an epoch.")]
     namespace: Annotated[str, Field(max_length=63, description="The pod's namespace; left out where it would not fit.")] = ""
     pod: Annotated[Name, Field(description="The pod's name; left out where it would not fit.")] = ""
-    uid: Annotated[Uid, Field(description="The pod's uid.")] = ""
+    uid: Annotated[str, Field(max_length=36, description="The pod's uid.")] = ""
     since: Annotated[str | None, Field(description="When it was allocated.", json_schema_extra={"format": "date-time"})] = None
 
 

@@ -32,13 +32,18 @@ def _overlaps(ranges: tuple[str, ...]) -> str:
 
 
 _CIDR_RULES = rules(
-    rule("isCIDR(self)", "must be a CIDR such as 10.1.0.0/16 or fd00:10::/48"),
+    rule("isCIDR(self)", "must be a CIDR such as 10.1.0.0/16 or fd00:10::/48", value="self"),
     rule(
         "!isCIDR(self) || cidr(self) == cidr(self).masked()",
         "must not have host bits set: write the range's first address, such as 10.1.0.0/16 for 10.1.2.3/16",
+        value="self",
     ),
     *(
-        rule(f"!isCIDR(self) || !({_overlaps(ranges)})", f"must not overlap the {name} range {' or '.join(ranges)}")
+        rule(
+            f"!isCIDR(self) || !({_overlaps(ranges)})",
+            f"must not overlap the {name} range {' or '.join(ranges)}",
+            value="self",
+        )
         for name, ranges in FORBIDDEN_RANGES
     ),
 )
@@ -77,6 +82,7 @@ _SPEC_RULES = rules(
         f"!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= {_block_size('self')}",
         "must not be smaller than a block (blockSize, by default 26 for IPv4 and 122 for IPv6)",
         field=".cidr",
+        value="self.cidr",
     ),
     rule(
         "self.ipipMode == 'Never' || self.vxlanMode == 'Never'",

@@ -4,6 +4,7 @@ A rule is written in CEL beside the field that it guards, and ends in the CRD (`
 its message behind the field's path, so a message is the rest of a sentence: "must be …".
 """
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,13 +17,21 @@ API_VERSION = f"{GROUP}/{VERSION}"
 # Long enough for any object name (RFC 1123 subdomain) and any CIDR in text (39 characters, a slash, three digits).
 NAME_MAX = 253
 CIDR_MAX = 43
+# metav1.Condition allows 32,768; sixteen of those would be half of an object's 1 MB.
+MESSAGE_MAX = 4096
 
 Schema = dict[str, Any]
 
 
-def rule(expression: str, message: str, *, field: str | None = None) -> dict[str, str]:
-    """Return one entry of `x-kubernetes-validations`; `field` is the path that the error names, such as `.cidr`."""
+def rule(expression: str, message: str, *, field: str | None = None, value: str | None = None) -> dict[str, str]:
+    """Return one entry of `x-kubernetes-validations`.
+
+    `field` is the path that the error names, such as `.cidr`; `value` a CEL expression of the offending value, as a
+    string: the API server itself shows only its type.
+    """
     entry = {"rule": expression, "message": message}
+    if value:
+        entry["messageExpression"] = f'{json.dumps(message, ensure_ascii=False)} + "; it is " + {value}'
     if field:
         entry["fieldPath"] = field
     return entry
@@ -73,7 +82,7 @@ class Condition(Model):
     type: Annotated[str, Field(max_length=316, description="The aspect, such as Allocatable.")]
     status: Annotated[Literal["True", "False", "Unknown"], Field(description="Whether the aspect holds.")]
     reason: Annotated[str, Field(max_length=1024, description="One word for programs: why it holds or not.")]
-    message: Annotated[str, Field(max_length=32768, description="A sentence for people: why, and what to do.")] = ""
+    message: Annotated[str, Field(max_length=MESSAGE_MAX, description="A sentence for people: why, and what to do.")] = ""
     last_transition_time: Annotated[
         str, Field(description="When status last changed, RFC 3339.", json_schema_extra={"format": "date-time"})
     ]

@@ -49,4 +49,5 @@ SELECTOR_RULE = rule(
     " && ".join(f'self.matches(r"""{pattern}""")' for pattern in SELECTOR_PATTERNS),
     "must be a selector such as all(), has(key), key == 'value', key in {'a', 'b'}, joined by && and ||, with ! and"
     f" parentheses, at most {SELECTOR_DEPTH} brackets deep",
+    value="self",
 )

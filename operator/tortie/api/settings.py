@@ -11,7 +11,11 @@ ReservedCidr = Annotated[
     Field(
         max_length=CIDR_MAX,
         json_schema_extra=rules(
-            rule("isCIDR(self) || isIP(self)", "must be a CIDR or an address such as 10.1.0.0/28 or 10.1.0.7")
+            rule(
+                "isCIDR(self) || isIP(self)",
+                "must be a CIDR or an address such as 10.1.0.0/28 or 10.1.0.7",
+                value="self",
+            )
         ),
     ),
 ]
@@ -74,7 +78,9 @@ class IPAMConfiguration(Resource):
         Column(name="Max Blocks", path=".spec.maxBlocksPerHost", type="integer"),
         Column(name="Age", path=".metadata.creationTimestamp", type="date"),
     )
-    name_rules: ClassVar[tuple[dict[str, str], ...]] = (rule("self.metadata.name == 'default'", "must be named default"),)
+    name_rules: ClassVar[tuple[dict[str, str], ...]] = (
+        rule("self.metadata.name == 'default'", "must be named default", value="self.metadata.name"),
+    )
 
     kind: str = "IPAMConfiguration"
     spec: Annotated[IPAMConfigurationSpec, Field(description="The settings.")]

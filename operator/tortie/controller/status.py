@@ -5,6 +5,7 @@ from typing import Any
 from tortie.addressing.ranges import covered
 from tortie.addressing.state import Pool, State
 from tortie.api.ippool import COUNT_MAX
+from tortie.api.meta import MESSAGE_MAX
 
 # Reasons of Allocatable. Usual: nodes get blocks.
 ALLOCATABLE = "Allocatable"
@@ -98,7 +99,7 @@ def with_times(status: dict[str, Any], old: dict[str, Any], generation: int, now
 
 
 def _condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
-    return {"type": kind, "status": status, "reason": reason, "message": message}
+    return {"type": kind, "status": status, "reason": reason, "message": message[:MESSAGE_MAX]}
 
 
 def _count(value: int) -> int:
