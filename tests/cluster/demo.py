@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import processes
 from tests.cluster.control_plane import ControlPlane
@@ -34,7 +35,14 @@ def install(kubectl: Kubectl) -> None:
     chart = str(ROOT / "helm" / "tortie")
     where = ("--namespace", NAMESPACE, "--create-namespace")
     kubectl.helm("upgrade", "--install", "tortie", chart, *where, "--set", "operator.replicas=0")
-    kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    # `kubectl wait` fails on a CRD so new that its list of conditions is null.
+    wait("the CRDs are served", lambda: all(is_established(crd) for crd in kubectl.get("crd")["items"]))
+
+
+def is_established(crd: dict[str, Any]) -> bool:
+    """Whether the API server serves the kind."""
+    conditions = crd.get("status", {}).get("conditions") or ()
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 def wait(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
