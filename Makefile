@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help test quick nightly check bench demo demo-down generate lock clean
+.PHONY: help test quick nightly check bench demo demo-down cluster cluster-down cni generate lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,12 +34,23 @@ check: $(READY) ## formatting, lint, types, import arrows, generated files, char
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tests.chart.lint
+	@if command -v go >/dev/null; then unformatted=$$(gofmt -l cni tests/cni) \
+		&& { [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }; } && cd cni && go vet ./...; fi
 
-demo: $(READY) ## a pool becomes blocks on nodes, on a real API server; KEEP=1 leaves it running
+cni: ## build the CNI plugin, static, into cni/bin/tortie (needs Go)
+	cd cni && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/tortie .
+
+demo: $(READY) ## pools, blocks, and pods that reach each other; KEEP=1 leaves it running
 	@$(BIN)/python -m tests.cluster.demo $(if $(KEEP),--keep)
 
 demo-down: $(READY) ## end what `make demo KEEP=1` left running
 	@$(BIN)/python -m tests.cluster.demo --down
+
+cluster: $(READY) ## a real cluster in network namespaces, with pods; NODES=3; needs root
+	@$(BIN)/python -m tests.cluster start --nodes $(or $(NODES),3)
+
+cluster-down: $(READY) ## remove every trace of it
+	@$(BIN)/python -m tests.cluster stop
 
 generate: $(READY) ## make crds/ and the chart's CRD template from the models
 	$(BIN)/python -m tortie.api.kinds crds helm/tortie/templates

@@ -308,3 +308,25 @@ def test_any_order_of_events_ends_in_the_same_state(events: list[tuple[str, Any]
 def test_names_are_the_range_s() -> None:
     assert block_name(ranges.parse("10.1.2.64/26")) == "10-1-2-64-26"
     assert block_name(ranges.parse("fd00::40/122")) == "fd000000000000000000000000000040-122"
+
+
+SETTLED: dict[str, tuple[int, int, bool]] = {
+    "nothing rests": (54, 10, False),
+    "a few rest and many are free": (4, 55, False),
+    "a quarter rests": (8, 40, True),
+    "one rests and few are free": (53, 10, True),
+    "one rests and none is free": (63, 0, True),
+}
+
+
+@pytest.mark.parametrize("row", SETTLED)
+def test_releases_settle_only_when_the_block_needs_them(row: str) -> None:
+    allocated, free, needed = SETTLED[row]
+    state = State()
+    state.put_pool(pool())
+    state.put_node(node("a"))
+    settle(state)
+    (block,) = state.blocks.values()
+    state.put_block(replace(block, allocated=allocated, published_free=free, published=("epoch", 99)))
+    updates = [c.block.settled for c in plan(state, Timers(), DELAYS, 0.0) if isinstance(c, Update)]
+    assert updates == ([("epoch", 99)] if needed else [])

@@ -14,7 +14,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import scale
+from tests.bench import plugin, pods, scale
 from tortie.addressing import ranges, selector
 from tortie.addressing.planner import Delays, Timers, plan
 from tortie.addressing.state import Node, Pool, State
@@ -87,6 +87,10 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
         },
     ),
     ({"demo_warm": "s"}, lambda: {"demo_warm": demo_warm()}),
+    ({"cni_add_p50": "ms", "cni_add_p99": "ms", "cni_del_p50": "ms", "agent_rss_100_pods": "MB"}, pods.one_after_another),
+    ({"cni_add_rate_8": "per_s", "cni_add_rate_8_dual": "per_s"}, pods.in_parallel),
+    ({"ledger_rate_64": "per_s"}, pods.ledger),
+    ({"cni_binary_overhead": "ms", "cni_binary_size": "MB"}, plugin.cni_binary),
     ({"join_5000_nodes": "s", "join_5000_nodes_rss": "MB"}, scale.join_5000_nodes),
     (
         {"cold_start_20000_blocks": "s", "cold_start_20000_blocks_written": "objects", "cold_start_20000_blocks_rss": "MB"},

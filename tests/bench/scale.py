@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.demo import install, start_operator
+from tests.cluster.deploy import install, start_operator
 from tests.cluster.kubectl import Kubectl
 from tortie.kube.client import ApiError, Client, connect
 

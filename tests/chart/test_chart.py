@@ -9,7 +9,7 @@ import yaml
 
 from tests.cluster.assets import KUBERNETES
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.demo import NAMESPACE, ROOT, install
+from tests.cluster.deploy import NAMESPACE, ROOT, install
 from tests.cluster.kubectl import Kubectl, Refused
 
 CHART = ROOT / "helm" / "tortie"
@@ -58,7 +58,7 @@ def test_rights_are_named_one_by_one_and_nobodys_objects_are_written(tmp_path: P
     assert not any("*" in words for rule in rules for words in (rule["apiGroups"], rule["resources"], rule["verbs"]))
     written = {(g, r) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]
                if set(rule["verbs"]) - {"get", "list", "watch"}}  # fmt: skip
-    assert {r for g, r in written if g != "tortie.dev"} == {"leases", "events"}
+    assert {r for g, r in written if g != "tortie.dev"} == {"leases", "events", "nodes/status"}
 
 
 def test_an_upgrade_upgrades_the_crds_and_an_uninstall_keeps_them(tmp_path: Path) -> None:

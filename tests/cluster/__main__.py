@@ -1,8 +1,12 @@
-"""`python -m tests.cluster start [--controllers]` starts a control plane that goes on running; `stop` ends it."""
+"""`python -m tests.cluster start [--controllers | --nodes 3]` starts a cluster that goes on running; `stop` ends it.
+
+Without nodes it is a control plane alone, and needs no root.
+"""
 
 import argparse
 from pathlib import Path
 
+from tests.cluster.cluster import Cluster
 from tests.cluster.components import ADMIN
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import recorded
@@ -11,16 +15,23 @@ from tests.cluster.terminal import run, say
 STATE = Path(__file__).parent / ".running"
 
 
-def start(folder: Path, *, controllers: bool) -> None:
-    """Start a control plane in a folder unless one runs there, and print how to reach it."""
+def start(folder: Path, *, controllers: bool, nodes: int) -> None:
+    """Start a cluster in a folder unless one runs there, and print how to reach it."""
     if any(process.runs for process in recorded(folder)):
         say("it runs already; `python -m tests.cluster stop` ends it")
         print(f"export KUBECONFIG={(folder / ADMIN).absolute()}")
         return
-    ControlPlane.end(folder)  # what a reboot left
-    with ControlPlane(controllers=controllers, folder=folder, detached=True) as plane:
-        say("it runs; `python -m tests.cluster stop` ends it")
-        print(f"export KUBECONFIG={plane.kubeconfig}")
+    Cluster.end(folder)  # what a reboot left
+    if nodes:
+        say(f"starting a control plane and {nodes} nodes in network namespaces")
+        with Cluster(nodes, folder=folder, detached=True) as cluster:
+            say("installing the chart, starting operator and agents, applying docs/samples/ippool.yaml")
+            kubeconfig = cluster.install().plane.kubeconfig
+    else:
+        with ControlPlane(controllers=controllers, folder=folder, detached=True) as plane:
+            kubeconfig = plane.kubeconfig
+    say("it runs; `python -m tests.cluster stop` ends it")
+    print(f"export KUBECONFIG={kubeconfig}")
 
 
 def main() -> None:
@@ -28,13 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("--controllers", action="store_true", help="start kube-controller-manager too")
+    parser.add_argument("--nodes", type=int, default=0, help="nodes that run pods; default: none")
     parser.add_argument("--folder", type=Path, default=STATE, help="where it is kept; default: %(default)s")
     arguments = parser.parse_args()
     if arguments.action == "start":
-        start(arguments.folder, controllers=arguments.controllers)
+        start(arguments.folder, controllers=arguments.controllers, nodes=arguments.nodes)
     else:
-        ControlPlane.end(arguments.folder)
-        say("no control plane runs")
+        Cluster.end(arguments.folder)
+        say("no cluster runs")
 
 
 if __name__ == "__main__":

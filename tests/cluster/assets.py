@@ -63,6 +63,9 @@ ASSETS = {
         Asset("etcd", ETCD, "etcd", ".", 1),
         _kubernetes("kube-apiserver", 5),
         _kubernetes("kube-controller-manager", 5),
+        _kubernetes("kube-scheduler", 1),
+        _kubernetes("kube-proxy", 1),
+        _kubernetes("kubelet", 2),
         _kubernetes("kubectl", 2, ("version", "--client")),
         Asset("helm", HELM, "helm", "helm.sh/helm/v3/cmd/helm", 2, _HELM_FLAGS, ("version", "--short")),
     )

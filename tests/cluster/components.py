@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.network import Place
+
 ADMIN = "admin.kubeconfig"  # the file's name in a control plane's folder
 
 
@@ -15,6 +17,7 @@ class Site:
     etcd_port: int
     api_port: int
     controllers: bool
+    place: Place | None = None  # where it runs and is reached by nodes; None: on 127.0.0.1, without nodes
 
     @property
     def pki(self) -> Path:
@@ -56,15 +59,12 @@ def _etcd(site: Site) -> list[str]:
 def _kube_apiserver(site: Site) -> list[str]:
     return [
         f"--etcd-servers=http://127.0.0.1:{site.etcd_port}",
-        "--bind-address=127.0.0.1",
         f"--secure-port={site.api_port}",
         "--permit-port-sharing",  # SO_REUSEPORT, as above
-        "--advertise-address=192.0.2.1",  # RFC 5737; else the address of whatever interface has the default route
-        "--service-cluster-ip-range=10.96.0.0/16",
         f"--tls-cert-file={site.pki / 'kube-apiserver.crt'}",
         f"--tls-private-key-file={site.pki / 'kube-apiserver.key'}",
         f"--client-ca-file={site.pki / 'ca.crt'}",
-        "--authorization-mode=RBAC",
+        "--authorization-mode=Node,RBAC",
         "--anonymous-auth=false",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={site.pki / 'service-accounts.key'}",
@@ -73,6 +73,25 @@ def _kube_apiserver(site: Site) -> list[str]:
         "--profiling=false",
         "--shutdown-delay-duration=0s",
         *_without_controllers(site),
+        *_reached(site),
+    ]
+
+
+def _reached(site: Site) -> list[str]:
+    """Return where it listens, and how it reaches kubelets."""
+    if site.place is None:
+        return [
+            "--bind-address=127.0.0.1",
+            "--advertise-address=192.0.2.1",  # RFC 5737; else the address of whatever interface has the default route
+            "--service-cluster-ip-range=10.96.0.0/16",
+        ]
+    return [
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={site.place.address4}",
+        "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112",
+        "--kubelet-preferred-address-types=InternalIP",  # nobody resolves the nodes' names
+        f"--kubelet-client-certificate={site.pki / 'admin.crt'}",
+        f"--kubelet-client-key={site.pki / 'admin.key'}",
     ]
 
 
@@ -88,7 +107,8 @@ def _kube_controller_manager(site: Site) -> list[str]:
         f"--service-account-private-key-file={site.pki / 'service-accounts.key'}",
         "--secure-port=0",  # nobody asks it anything
         "--leader-elect=false",
-        "--controllers=*,-node-ipam-controller,-node-lifecycle-controller",  # nodes have no kubelet here
+        "--controllers=*,-node-ipam-controller"
+        + ("" if site.place else ",-node-lifecycle-controller"),  # no kubelets, no health
     ]
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -20,12 +21,14 @@ from tests.cluster import kubeconfig, processes
 from tests.cluster.assets import find
 from tests.cluster.certificates import Authority, write_key
 from tests.cluster.components import COMMAND_LINES, Site
+from tests.cluster.network import Place
 from tests.cluster.ports import HeldPort
 from tests.cluster.terminal import Foreseen
 
 READY_SECONDS = 60.0  # a loaded machine may be slow; a free one is ready in under 3 s
 STOP_SECONDS = 10.0
 _HOSTS = ("127.0.0.1", "localhost", "kubernetes.default.svc", "10.96.0.1")
+ROOT = Path(__file__).parents[2]
 _LOG_TAIL = 3000  # characters
 
 
@@ -40,7 +43,9 @@ class ControlPlane:
     `ControlPlane.end(folder)` ends it.
     """
 
-    def __init__(self, *, controllers: bool = False, folder: Path | None = None, detached: bool = False) -> None:
+    def __init__(
+        self, *, controllers: bool = False, folder: Path | None = None, detached: bool = False, place: Place | None = None
+    ) -> None:
         self.folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="tortie-cluster-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(self.folder.iterdir()):  # it will be removed as a whole
@@ -48,8 +53,8 @@ class ControlPlane:
         self.detached = detached
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports = HeldPort(), HeldPort()
-        self._site = Site(self.folder, self._ports[0].number, self._ports[1].number, controllers)
-        self._authority = Authority(self._site.pki)
+        self._site = Site(self.folder, self._ports[0].number, self._ports[1].number, controllers, place)
+        self.authority = Authority(self._site.pki)
 
     @property
     def kubeconfig(self) -> Path:
@@ -60,6 +65,12 @@ class ControlPlane:
     def server(self) -> str:
         """The API server's URL."""
         return self._site.server
+
+    @property
+    def inner_server(self) -> str:
+        """The API server's URL in the nodes' namespaces."""
+        assert self._site.place, "no nodes"
+        return f"https://{self._site.place.address4}:{self._site.api_port}"
 
     def __enter__(self) -> Self:
         try:
@@ -76,6 +87,8 @@ class ControlPlane:
     def start_all(self) -> Self:
         """Start every part and return when the API server is ready."""
         self._prepare()
+        if self._site.place:
+            self._relay(self._site.place)
         for part in ("etcd", "kube-apiserver"):
             self.start(part)
         self.wait_ready()
@@ -101,7 +114,8 @@ class ControlPlane:
 
     def start(self, part: str) -> None:
         """Start one part, on the ports and the data that it had before."""
-        command = [str(find(part)), *COMMAND_LINES[part](self._site)]
+        inside = self._site.place.enter if self._site.place and part != "kube-controller-manager" else []
+        command = [*inside, str(find(part)), *COMMAND_LINES[part](self._site)]
         self.processes[part] = processes.start(command, self.log(part), detached=self.detached)
 
     def stop(self, part: str) -> None:
@@ -149,26 +163,41 @@ class ControlPlane:
         data = json.dumps(body).encode() if body is not None else None
         return json.loads(self._open(path, data, seconds=10))
 
-    def kubeconfig_for_service_account(self, namespace: str, name: str, seconds: int = 3600) -> Path:
-        """Return a kubeconfig with a token of that service account: its rights and no others."""
+    def kubeconfig_for_service_account(self, namespace: str, name: str, *, node: str = "", seconds: int = 3600) -> Path:
+        """Return a kubeconfig with a token of that service account: its rights and no others; bound to a node, if named.
+
+        One that is bound is for use on that node: its server is the one that nodes reach.
+        """
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": seconds},
+            "spec": {"expirationSeconds": seconds, **(self._bound(node) if node else {})},
         }
         token = self.request(path, body)["status"]["token"]
-        path_of_config = self.folder / f"{namespace}-{name}.kubeconfig"
-        return kubeconfig.write(path_of_config, self.server, self._authority.path, kubeconfig.with_token(token))
+        config = self.folder / f"{namespace}-{name}{node and '-' + node}.kubeconfig"
+        server = self.inner_server if node and self._site.place else self.server
+        return kubeconfig.write(config, server, self.authority.path, kubeconfig.with_token(token))
+
+    def _bound(self, node: str) -> dict[str, Any]:
+        uid = self.request(f"/api/v1/nodes/{node}")["metadata"]["uid"]
+        return {"boundObjectRef": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}}
 
     def _prepare(self) -> None:
         """Make the keys, certificates and the administrator's kubeconfig."""
-        pair = self._authority.issue("admin", groups=("system:masters",))
-        self._authority.issue("kube-apiserver", hosts=_HOSTS)
+        pair = self.authority.issue("admin", groups=("system:masters",))
+        place = self._site.place
+        self.authority.issue("kube-apiserver", hosts=(*_HOSTS, place.address4, place.address6) if place else _HOSTS)
         write_key(self._site.pki / "service-accounts.key")
-        self._tls = ssl.create_default_context(cafile=str(self._authority.path))
+        self._tls = ssl.create_default_context(cafile=str(self.authority.path))
         self._tls.load_cert_chain(*pair)
-        kubeconfig.write(self.kubeconfig, self.server, self._authority.path, kubeconfig.with_certificate(*pair))
+        kubeconfig.write(self.kubeconfig, self.server, self.authority.path, kubeconfig.with_certificate(*pair))
+
+    def _relay(self, place: Place) -> None:
+        """Let the machine reach the API server in its namespace, at the same port of 127.0.0.1, and nothing else there."""
+        port = str(self._site.api_port)
+        command = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.cluster.relay", "-", port, place.path, port]
+        self.processes["relay"] = processes.start(command, self.log("relay"), detached=self.detached)
 
     def _release_ports(self) -> None:
         for port in self._ports:

@@ -1,66 +1,29 @@
-"""`make demo`: a pool becomes blocks on nodes, on a real API server, with exactly the rights that the chart grants.
+"""`make demo`: a pool becomes blocks on nodes, and pods on three nodes reach each other with addresses of them.
 
+Everything is real: API server, kubelets, containerd, the kernel's namespaces; operator and agents have exactly the rights
+that the chart grants. Without root there are no nodes to run pods on, and it ends with the blocks.
 `python -m tests.cluster.demo [--keep]`; `--down` ends what `--keep` left running.
 """
 
 import argparse
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import processes
+from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.kubectl import Kubectl
+from tests.cluster.deploy import ROOT, install, start_operator, wait
+from tests.cluster.images import BUSYBOX
+from tests.cluster.kubectl import Kubectl, Refused
 from tests.cluster.terminal import run, say
 
-ROOT = Path(__file__).parents[2]
 STATE = ROOT / ".demo"
-NAMESPACE = "tortie-system"
 NODES = ("node-1", "node-2", "node-3")
 
 
-def start_operator(plane: ControlPlane, *, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    """Start `tortie operator` with the rights of its service account; it logs into the plane's folder."""
-    kubeconfig = plane.kubeconfig_for_service_account(NAMESPACE, "tortie-operator")
-    tortie = str(Path(sys.executable).parent / "tortie")
-    command = [tortie, "operator", "--kubeconfig", str(kubeconfig), "--health-port", "0", *options]
-    return processes.start(command, plane.log("operator"), detached=plane.detached)
-
-
-def install(kubectl: Kubectl) -> None:
-    """Install the chart; its Deployment has no replicas, because the operator runs beside the cluster here."""
-    chart = str(ROOT / "helm" / "tortie")
-    where = ("--namespace", NAMESPACE, "--create-namespace")
-    kubectl.helm("upgrade", "--install", "tortie", chart, *where, "--set", "operator.replicas=0")
-    # `kubectl wait` fails on a CRD so new that its list of conditions is null.
-    wait("the CRDs are served", lambda: all(is_established(crd) for crd in kubectl.get("crd")["items"]))
-
-
-def is_established(crd: dict[str, Any]) -> bool:
-    """Whether the API server serves the kind."""
-    conditions = crd.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
-
-
-def wait(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Return when `holds` does; raises TimeoutError that names `what`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.05)
-
-
-def show(kubectl: Kubectl) -> None:
+def show(kubectl: Kubectl, *what: str) -> None:
     """Print what a person would look at."""
-    for arguments in (
-        ("get", "ippools", "-o", "wide"),
-        ("get", "ipamblocks"),
-        ("describe", "ippool", "default-ipv4-ippool"),
-    ):
+    for arguments in (line.split() for line in what):
         print(f"\n$ kubectl {' '.join(arguments)}", flush=True)
         print(kubectl.run(*arguments), end="", flush=True)
 
@@ -73,26 +36,69 @@ def settled(kubectl: Kubectl) -> bool:
     return sum(b["spec"]["active"] for b in blocks) == 2 * len(NODES) and counts == [len(NODES)] * 2
 
 
-def play(plane: ControlPlane) -> None:
-    """Do the demo on a control plane that runs."""
+def play_blocks(plane: ControlPlane) -> None:
+    """Show pools and blocks on a control plane whose nodes are only names."""
     kubectl = Kubectl(plane.kubeconfig)
     say("installing the chart")
     install(kubectl)
     say("starting the operator with the rights of its service account")
-    operator = start_operator(plane)
+    plane.processes["operator"] = start_operator(plane)
+    say("applying docs/samples/ippool.yaml and three nodes")
+    kubectl.run("apply", "-f", str(ROOT / "docs" / "samples" / "ippool.yaml"))
+    kubectl.apply(*({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in NODES))
+    wait("every node has its blocks", lambda: settled(kubectl))
+    show(kubectl, "get ippools -o wide", "get ipamblocks", "describe ippool default-ipv4-ippool")
+
+
+def pod(node: str) -> dict[str, Any]:
+    """Return a pod on a node."""
+    container = {"name": "shell", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "1000000"]}
+    spec = {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-on-{node}"}, "spec": spec}
+
+
+def run_everywhere(kubectl: Kubectl) -> bool:
+    """Whether every pod runs, and answers an exec: its kubelet has its certificate."""
+    pods = kubectl.get("pods")["items"]
+    if any(one["status"]["phase"] != "Running" for one in pods):
+        return False
     try:
-        say("applying docs/samples/ippool.yaml and three nodes")
-        kubectl.run("apply", "-f", str(ROOT / "docs" / "samples" / "ippool.yaml"))
-        kubectl.apply(*({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in NODES))
-        wait("every node has its blocks", lambda: settled(kubectl))
-        show(kubectl)
-    except Exception:
-        print(plane.log("operator").read_text()[-3000:], file=sys.stderr)
-        raise
-    finally:
-        if not plane.detached:
-            operator.kill()
-            operator.wait()
+        return all(kubectl.run("exec", one["metadata"]["name"], "--", "true") == "" for one in pods)
+    except Refused:
+        return False
+
+
+def play_pods(cluster: Cluster) -> None:
+    """Show pools, blocks, and pods that reach each other."""
+    kubectl = cluster.kubectl
+    say("installing the chart, starting operator and agents, applying docs/samples/ippool.yaml")
+    cluster.install()
+    wait("every node has its blocks", lambda: settled(kubectl))
+    say("starting a pod on each node")
+    wait("pods can be made", lambda: bool(kubectl.get("serviceaccounts")["items"]))
+    kubectl.apply(*(pod(name) for name in NODES))
+    wait("the pods run", lambda: run_everywhere(kubectl), 60)
+    show(
+        kubectl, "get ippools -o wide", "get ipamblocks", "describe ippool default-ipv4-ippool", "get nodes -o wide",
+        "get pods -o wide",
+    )  # fmt: skip
+    for one in kubectl.get("pods")["items"][1:]:
+        for address in one["status"]["podIPs"]:
+            show(kubectl, f"exec pod-on-node-1 -- ping -c 1 {address['ip']}")
+
+
+def play(folder: Path | None, *, keep: bool) -> ControlPlane:
+    """Do the demo as far as this machine allows."""
+    if why := why_not():
+        say(f"{why}; so the nodes are only names here, and there are no pods")
+        say("starting etcd, kube-apiserver and kube-controller-manager")
+        with ControlPlane(controllers=True, folder=folder, detached=keep) as plane:
+            play_blocks(plane)
+            return plane
+    say("starting a control plane and three nodes in network namespaces")
+    with Cluster(len(NODES), folder=folder, detached=keep) as cluster:
+        play_pods(cluster)
+        return cluster.plane
 
 
 def main() -> None:
@@ -104,18 +110,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=STATE, help="where it is kept; default: .demo")
     arguments = parser.parse_args()
     if arguments.down or arguments.keep:
-        ControlPlane.end(arguments.folder)
+        Cluster.end(arguments.folder)
     if arguments.down:
         say("nothing of the demo is left")
         return
-    say("starting etcd, kube-apiserver and kube-controller-manager")
-    folder = arguments.folder if arguments.keep else None
-    with ControlPlane(controllers=True, folder=folder, detached=arguments.keep) as plane:
-        play(plane)
+    plane = play(arguments.folder if arguments.keep else None, keep=arguments.keep)
     if arguments.keep:
         print(f"\nmake demo-down ends it\nexport KUBECONFIG={plane.kubeconfig}")
     else:
         say("done; nothing is left running. KEEP=1 keeps it.")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

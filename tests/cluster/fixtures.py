@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.demo import install, start_operator
+from tests.cluster.deploy import install, start_operator
 from tests.cluster.kubectl import Kubectl
 from tortie.api import kinds
 

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster import components
 from tests.cluster.assets import KUBERNETES
 from tests.cluster.control_plane import ClusterError, ControlPlane
-from tests.cluster.demo import ROOT, wait
+from tests.cluster.deploy import ROOT, wait
 from tests.cluster.kubectl import Kubectl, Refused
 from tests.cluster.processes import Recorded, record
 

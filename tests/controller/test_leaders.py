@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.demo import wait
+from tests.cluster.deploy import wait
 from tests.cluster.kubectl import Kubectl
 from tests.controller.acting import Operators, active, blocks, node, overlaps, owners, pool
 from tortie.controller.operator import BLOCKS, Operator

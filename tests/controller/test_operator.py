@@ -1,6 +1,6 @@
 """The operator as its own process, with the chart's rights, against a real API server; the tests play the agents."""
 
-from tests.cluster.demo import wait
+from tests.cluster.deploy import wait
 from tests.cluster.kubectl import Kubectl
 from tests.controller.acting import API, Operators, active, blocks, condition, node, pool, publish, status
 

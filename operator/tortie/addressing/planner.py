@@ -147,6 +147,7 @@ class Planner:
             active=block.active or not any(True for _ in self._state.overlapping(block)),
             reserved=self._state.reserved_in(block.range),
             cede=block.range if misplaced else self._surplus(block),
+            settled=self._settled(block),
         )
         return Update(wanted) if wanted != block else None
 
@@ -162,6 +163,11 @@ class Planner:
         if not pool.node_selector.matches(node.labels):
             return "the pool's nodeSelector doesn't take its node"
         return ""
+
+    def _settled(self, block: Block) -> tuple[str, int]:
+        """Return up to where releases may go out again. It is written only when the block needs them: each is a write more."""
+        needed = block.resting >= max(1, block.range.size // 4) or (block.resting and block.free < low_water(block.range))
+        return block.published if needed else block.settled
 
     def _loses(self, block: Block) -> bool:
         """Whether another block that overlaps is active or was created first."""

@@ -60,6 +60,8 @@ class Block:
     reserved: tuple[Range, ...] = ()
     allocated: int = 0
     published_free: int | None = None
+    published: tuple[str, int] = ("", 0)  # the ledger's epoch and count when its node last spoke
+    settled: tuple[str, int] = ("", 0)  # releases of that epoch up to this count may go out again
     provisional: bool = False
 
     @property
@@ -68,6 +70,13 @@ class Block:
         if self.published_free is None:
             return self.range.size - covered(self.range, self.reserved)
         return self.published_free
+
+    @property
+    def resting(self) -> int:
+        """How many addresses were released and can't go out yet, as far as is known."""
+        if self.published_free is None:
+            return 0
+        return max(0, self.range.size - covered(self.range, self.reserved) - self.allocated - self.published_free)
 
 
 class State:

@@ -83,6 +83,7 @@ class IPAMBlockSpec(Model):
         Sequence,
         Field(description="Releases up to this sequence are forgotten by every AddressSet: their addresses may go out again."),
     ] = 0
+    settled_epoch: Annotated[Uid, Field(description="The ledger that settled counts in (status.epoch).")] = ""
 
 
 class Allocation(Model):
@@ -100,6 +101,7 @@ class IPAMBlockStatus(Model):
     """What the node's agent says of a block."""
 
     epoch: Annotated[Uid, Field(description="The ledger that sequences count in; a rebuilt ledger has another.")] = ""
+    sequence: Annotated[Sequence, Field(description="The ledger's count when this was published.")] = 0
     allocations: Annotated[
         tuple[Allocation, ...], Field(max_length=BLOCK_ADDRESSES_MAX, description="The addresses in use.")
     ] = ()

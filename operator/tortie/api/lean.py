@@ -27,10 +27,18 @@ class NodeInfo(Lean, frozen=True):
     machine_id: str = msgspec.field(default="", name="machineID")
 
 
+class NodeAddress(Lean, frozen=True):
+    """One entry of a Node's status.addresses."""
+
+    type: str
+    address: str
+
+
 class NodeStatus(Lean, frozen=True):
     """status of a Node."""
 
     node_info: NodeInfo = NodeInfo()
+    addresses: tuple[NodeAddress, ...] = ()
 
 
 class Node(Lean, frozen=True):
@@ -64,6 +72,8 @@ class BlockSpec(Lean, frozen=True):
     active: bool = False
     reserved: tuple[str, ...] = ()
     cede: str | None = None
+    settled: int = 0
+    settled_epoch: str = ""
 
 
 class BlockAllocation(Lean, frozen=True):
@@ -75,6 +85,8 @@ class BlockAllocation(Lean, frozen=True):
 class BlockStatus(Lean, frozen=True):
     """status of a block."""
 
+    epoch: str = ""
+    sequence: int = 0
     allocations: tuple[BlockAllocation, ...] = ()
     free: int | None = None
     ceded: str | None = None
@@ -92,6 +104,8 @@ class NetworkBlock(Lean, frozen=True):
     """One entry of a NodeNetwork's spec.blocks."""
 
     name: str
+    cidr: str = ""
+    pool: str = ""
 
 
 class NetworkSpec(Lean, frozen=True):
@@ -100,8 +114,44 @@ class NetworkSpec(Lean, frozen=True):
     blocks: tuple[NetworkBlock, ...] = ()
 
 
+class NetworkStatus(Lean, frozen=True):
+    """status of a NodeNetwork."""
+
+    addresses: tuple[str, ...] = ()
+
+
 class Network(Lean, frozen=True):
     """A NodeNetwork."""
 
     metadata: Metadata
     spec: NetworkSpec = NetworkSpec()
+    status: NetworkStatus = NetworkStatus()
+
+
+class AnnotatedMetadata(Metadata, frozen=True):
+    """The part of metadata that pods are given addresses by."""
+
+    annotations: dict[str, str] = {}
+
+
+class Annotated(Lean, frozen=True):
+    """A Pod or a Namespace."""
+
+    metadata: AnnotatedMetadata
+
+
+class PoolSpec(Lean, frozen=True):
+    """spec of an IPPool, as far as pods choose by it."""
+
+    cidr: str
+    namespace_selector: str | None = None
+    assignment_mode: str = "Automatic"
+    allowed_uses: tuple[str, ...] | None = None
+    disabled: bool = False
+
+
+class Pool(Lean, frozen=True):
+    """An IPPool."""
+
+    metadata: Metadata
+    spec: PoolSpec

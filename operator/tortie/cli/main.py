@@ -1,47 +1,45 @@
-"""`tortie operator`: reads options and starts the process."""
+"""`tortie`: each command's module is imported when it is asked for, so that an agent doesn't carry the operator's libraries."""
 
 import asyncio
+import faulthandler
+import importlib
 import logging
 import signal
+from collections.abc import Coroutine
+from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from tortie.controller.process import run
-from tortie.controller.settings import Settings
-from tortie.kube.client import ApiError
+LOG_LEVEL = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"])
 
 
-@click.group()
+class _Commands(click.Group):
+    """The modules beside this one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return ["agent", "operator"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"tortie.cli.{cmd_name}").command
+        return command
+
+
+@click.command(cls=_Commands)
 def main() -> None:
     """Tortie: addresses and policy for every pod."""
 
 
-@main.command(context_settings={"auto_envvar_prefix": "TORTIE"})
-@click.option("--kubeconfig", help=Settings.model_fields["kubeconfig"].description)
-@click.option("--namespace", help=Settings.model_fields["namespace"].description)
-@click.option("--identity", help="Name of this replica in the Lease. Default: the host's name.")
-@click.option("--lease-duration", type=int, help=Settings.model_fields["lease_duration"].description)
-@click.option("--reclaim-delay", type=float, help=Settings.model_fields["reclaim_delay"].description)
-@click.option("--grace-period", type=float, help=Settings.model_fields["grace_period"].description)
-@click.option("--health-port", type=int, help=Settings.model_fields["health_port"].description)
-@click.option("--default-pool", "default_pools", multiple=True, help="CIDR of a pool to make when there is none.")
-@click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
-def operator(log_level: str, **options: object) -> None:
-    """Run the operator: blocks for nodes, the status of pools."""
+def serve(work: Coroutine[Any, Any, None], log_level: str) -> None:
+    """Run a process until it is told to end."""
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings.model_validate({k: v for k, v in options.items() if v not in (None, ())})
-        asyncio.run(_until_terminated(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise click.UsageError(f"{first['loc'][0]}: {first['msg']}, not {first['input']!r}") from error
-    except ApiError as error:
-        raise click.ClickException(str(error)) from error
+    faulthandler.register(signal.SIGUSR1)
+    asyncio.run(_until_terminated(work))
 
 
-async def _until_terminated(settings: Settings) -> None:
-    task = asyncio.create_task(run(settings))
+async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, task.cancel)
     try:

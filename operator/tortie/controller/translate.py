@@ -72,6 +72,8 @@ def block(seen: lean.Block) -> state.Block:
         reserved=tuple(ranges.parse(r) for r in spec.reserved),
         allocated=len(status.allocations),
         published_free=status.free,
+        published=(status.epoch, status.sequence),
+        settled=(spec.settled_epoch, spec.settled),
     )
 
 
@@ -100,6 +102,8 @@ def block_patch(wanted: state.Block) -> dict[str, Any]:
             "active": wanted.active,
             "reserved": [str(r) for r in wanted.reserved],
             "cede": str(wanted.cede) if wanted.cede else None,
+            "settled": wanted.settled[1],
+            "settledEpoch": wanted.settled[0],
         },
     }
 

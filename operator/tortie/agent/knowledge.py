@@ -1,0 +1,106 @@
+"""What the agent knows without asking: pools, namespaces, and the pods of its own node.
+
+Watched ahead, so that no request goes out during an ADD. Pools are kept on disk as well: without an API server a
+restarted agent still knows what to give.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from tortie.addressing.wants import PodFacts, UsablePool
+from tortie.agent import translate
+from tortie.agent.cni import Request
+from tortie.agent.ledger import Ledger
+from tortie.api import lean
+from tortie.api.meta import GROUP, VERSION
+from tortie.kube.client import Client
+from tortie.kube.resource import Resource, key_of
+from tortie.kube.stream import Stream
+
+_log = logging.getLogger(__name__)
+
+PODS = Resource("", "v1", "pods", namespaced=True)
+NAMESPACES = Resource("", "v1", "namespaces")
+POOLS = Resource(GROUP, VERSION, "ippools")
+
+# Seconds that an ADD waits for its pod to show up in the watch: the kubelet's own watch is a little ahead now and then.
+POD_SECONDS = 2.0
+_KEPT = "pools"  # the key under which the ledger keeps them
+
+
+class Knowledge:
+    """The streams; `run()` keeps them current. `pools` are those that can be read; `on_pools` is told when they changed."""
+
+    def __init__(self, client: Client, node: str, ledger: Ledger) -> None:
+        self.pools: dict[str, UsablePool] = {}
+        self._ledger = ledger
+        self.on_pools: Callable[[], None] = lambda: None
+        self._pods = Stream(client, PODS.path(), lean.Annotated, self._on_pod, field_selector=f"spec.nodeName={node}")
+        self._namespaces = Stream(client, NAMESPACES.path(), lean.Annotated, lambda _old, _new: None)
+        self._pool_stream = Stream(client, POOLS.path(), lean.Pool, self._on_pool)
+        self._seen = asyncio.Event()
+        self._pools_changed = asyncio.Event()
+        for pool in translate.load_pools(ledger.meta.get(_KEPT, "[]")):
+            self._take(pool)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for stream in (self._pods, self._namespaces, self._pool_stream):
+                tasks.create_task(stream.run())
+            await self._pool_stream.synced.wait()
+            for name in set(self.pools) - set(self._pool_stream.store):
+                del self.pools[name]
+            while True:
+                await self._ledger.note(_KEPT, translate.dump_pools(list(self._pool_stream.store.values())))
+                await self._pools_changed.wait()
+                self._pools_changed.clear()
+
+    async def facts(self, request: Request) -> PodFacts:
+        """Return what is known of a request's pod. One that doesn't show up in time has no wishes, as far as we know."""
+        namespace, name = (request.args.get(f"K8S_POD_{key}", "") for key in ("NAMESPACE", "NAME"))
+        if not name:
+            return PodFacts()
+        pod = await self._pod(key_of(name, namespace), request.args.get("K8S_POD_UID", ""))
+        room = self._namespaces.store.get(namespace)
+        return PodFacts(
+            pod.metadata.annotations if pod else {},
+            room.metadata.labels if room else {},
+            room.metadata.annotations if room else {},
+        )
+
+    async def _pod(self, key: str, uid: str) -> lean.Annotated | None:
+        deadline = time.monotonic() + POD_SECONDS
+        while True:
+            seen, pod = self._seen, self._pods.store.get(key)
+            if pod is not None and uid in ("", pod.metadata.uid):
+                return pod
+            left = deadline - time.monotonic()
+            if left <= 0 or self._pods.is_lost or not self._pods.synced.is_set():
+                return None
+            try:
+                await asyncio.wait_for(seen.wait(), left)
+            except TimeoutError:
+                continue
+
+    def _on_pod(self, _old: lean.Annotated | None, new: lean.Annotated | None) -> None:
+        if new is not None:
+            self._seen.set()
+            self._seen = asyncio.Event()
+
+    def _on_pool(self, old: lean.Pool | None, new: lean.Pool | None) -> None:
+        if new is not None:
+            self._take(new)
+        elif old is not None:
+            self.pools.pop(old.metadata.name, None)
+        self._pools_changed.set()
+        self.on_pools()
+
+    def _take(self, pool: lean.Pool) -> None:
+        try:
+            self.pools[pool.metadata.name] = translate.usable_pool(pool)
+        except ValueError as error:
+            self.pools.pop(pool.metadata.name, None)
+            _log.error("IPPool %s: spec: %s; no pod gets an address of it", pool.metadata.name, error)

@@ -1,0 +1,214 @@
+"""The CNI service: what the plugin carries here is decided, recorded, wired and answered.
+
+Order of an ADD: record, wire, answer; of a DEL: unwire, unrecord, answer. Crash points: an ADD that is recorded and not
+answered is answered the same when it is repeated, and undone by the DEL that the runtime sends otherwise; a DEL that is
+not answered is repeated by the runtime.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from tortie.addressing.allocator import Address
+from tortie.addressing.wants import Landscape, NoPool, PodFacts, Refused, wanted
+from tortie.agent import cni
+from tortie.agent.cni import CniError, Request
+from tortie.agent.faults import point
+from tortie.agent.journal import NotDurable
+from tortie.agent.ledger import Entry, Exhausted, Ledger, Link
+from tortie.agent.wire import WireError, host_name
+
+_log = logging.getLogger(__name__)
+
+# Seconds that an ADD waits for an address; the kubelet tries again 10 s after a failure, and gives a sandbox 4 minutes.
+WAIT = 60.0
+# Seconds left for wire and answer.
+RESERVE = 2.0
+# Netlink is the kernel's, one at a time; more threads only fight for Python's lock.
+WORKERS = 3
+
+
+class Wire(Protocol):
+    """The wires of pods; `tortie.agent.wire` in the kernel. Called in threads."""
+
+    def attach(self, netns: str, ifname: str, host: str, addresses: Sequence[Address]) -> tuple[str, str]:
+        """Make the link, or what is missing of it; return the MAC of the host's end and of the pod's."""
+
+    def detach(self, host: str) -> None:
+        """Remove the link; one that isn't there is fine."""
+
+    def check(self, netns: str, ifname: str, host: str, addresses: Sequence[Address]) -> None:
+        """Raise WireError where anything isn't as `attach` made it."""
+
+
+class Service:
+    """Answers requests. `facts` returns what is known of a request's pod; `landscape` pools and own blocks."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        wire: Wire,
+        landscape: Callable[[], Landscape],
+        facts: Callable[[Request], Awaitable[PodFacts]],
+    ) -> None:
+        self._ledger, self._wire = ledger, wire
+        self._landscape, self._facts = landscape, facts
+        self._threads = ThreadPoolExecutor(WORKERS, "wire")
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._news = asyncio.Event()
+
+    def news(self) -> None:
+        """Let those who wait for an address look again: a pool or a block came, or an address."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    async def answer(self, data: bytes) -> dict[str, Any]:
+        """Return the answer to one request; never raises for what a request or the machine can be."""
+        try:
+            request = cni.read(data)
+            began = time.monotonic()
+            outcome = await self._do(request)
+            if request.command in ("ADD", "DEL"):
+                _log.info("%s %s: %s, %.1f ms", request.command, request.pod, outcome[1], (time.monotonic() - began) * 1000)
+            return {"result": outcome[0]}
+        except CniError as error:
+            _log.warning("%s", error)
+            return error.to_wire()
+        except Exception:
+            _log.exception("a request could not be answered; this is a defect of the agent, please report it")
+            return CniError(cni.TRY_LATER, "the agent has met a defect; its log on this node tells more").to_wire()
+
+    async def _do(self, request: Request) -> tuple[dict[str, Any] | None, str]:
+        match request.command:
+            case "ADD":
+                return await self._add(request)
+            case "DEL":
+                return None, await self.delete(host_name(request.container, request.ifname))
+            case "CHECK":
+                return None, await self._check(request)
+            case "GC":
+                return None, await self._collect(request)
+            case "STATUS":
+                return None, await self._status()
+
+    async def _add(self, request: Request) -> tuple[dict[str, Any], str]:
+        host = host_name(request.container, request.ifname)
+        named = (request.args.get(f"K8S_POD_{key}", "") for key in ("NAMESPACE", "NAME", "UID"))
+        link = Link(host, request.container, request.ifname, request.netns, *named)
+        async with self._alone(host):
+            point("add received")
+            entries = self._ledger.find(host) or await self._allocate(link, request)
+            point("add recorded")
+            addresses = [entry.address for entry in entries]
+            try:
+                macs = await self._in_thread(self._wire.attach, request.netns, request.ifname, host, addresses)
+            except WireError as error:
+                await self._undo(host)
+                raise CniError(cni.WIRE, f"{request.pod}: {error}") from error
+        point("add answered")
+        text = ", ".join(str(one) for one in addresses)
+        return cni.result(request.netns, request.ifname, host, macs, addresses), text
+
+    async def _allocate(self, link: Link, request: Request) -> tuple[Entry, ...]:
+        deadline = time.monotonic() + max(0.0, min(WAIT, request.timeout - RESERVE))
+        facts = await self._facts(request)
+        while True:
+            news = self._news
+            try:
+                landscape = self._landscape()
+                return await self._ledger.allocate(link, wanted(facts, landscape))
+            except Refused as error:
+                raise CniError(cni.REFUSED, f"{request.pod}: {error}") from error
+            except NotDurable as error:
+                raise CniError(cni.TRY_LATER, f"{request.pod}: {error}") from error
+            except (NoPool, Exhausted) as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise CniError(cni.TRY_LATER, f"{request.pod}: {error}; the runtime tries again") from error
+                rests = self._ledger.seconds_to_rest()
+                await _wait(news, left if rests is None else min(left, rests + 0.01))
+
+    async def _undo(self, host: str) -> None:
+        """Take back an ADD whose wire failed; what can't be taken back now goes with the runtime's DEL."""
+        try:
+            await self._in_thread(self._wire.detach, host)
+            await self._ledger.release(host)
+        except (WireError, NotDurable) as error:
+            _log.warning("%s: %s; it is tried again when the runtime deletes the pod", host, error)
+
+    async def delete(self, host: str) -> str:
+        """Unwire a link and free what it has; the unknown is fine. Raises CniError."""
+        async with self._alone(host):
+            point("del received")
+            try:
+                await self._in_thread(self._wire.detach, host)
+                point("del unwired")
+                freed = await self._ledger.release(host)
+                point("del released")
+            except (WireError, NotDurable) as error:
+                raise CniError(cni.TRY_LATER, f"{host}: {error}") from error
+        return ", ".join(str(entry.address) for entry in freed) or "nothing was known of it"
+
+    async def _check(self, request: Request) -> str:
+        host = host_name(request.container, request.ifname)
+        async with self._alone(host):
+            addresses = [entry.address for entry in self._ledger.find(host)]
+            if not addresses:
+                raise CniError(
+                    cni.UNKNOWN_CONTAINER, f"{request.pod}: no address is on record for {request.ifname} of this container"
+                )
+            try:
+                await self._in_thread(self._wire.check, request.netns, request.ifname, host, addresses)
+            except WireError as error:
+                raise CniError(cni.CHECK_FAILED, f"{request.pod}: {error}") from error
+        return "is as it was made"
+
+    async def _collect(self, request: Request) -> str:
+        if "cni.dev/valid-attachments" not in request.config:
+            raise CniError(
+                cni.INVALID_CONFIG, "GC: the configuration has no cni.dev/valid-attachments, so nothing is collected"
+            )
+        alive = {host_name(container, ifname) for container, ifname in request.attachments}
+        gone = [entries[0].link.host for entries in self._ledger.links() if entries[0].link.host not in alive]
+        for host in gone:
+            _log.info("GC: %s: the runtime has it no more: %s freed", host, await self.delete(host))
+        return f"{len(gone)} freed"
+
+    async def _status(self) -> str:
+        try:
+            await self._ledger.probe()
+        except NotDurable as error:
+            raise CniError(cni.NOT_AVAILABLE, f"no pod can start here: {error}") from error
+        return "ready"
+
+    @asynccontextmanager
+    async def _alone(self, host: str) -> AsyncIterator[None]:
+        """Let one request at a time do something to a link."""
+        lock, users = self._locks.get(host, (asyncio.Lock(), 0))
+        self._locks[host] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[host]
+            self._locks[host] = lock, users - 1
+            if users == 1:
+                del self._locks[host]
+
+    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,53 @@
+"""The agent's settings. Each states unit, default and what zero means."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an agent runs.
+
+    Attributes:
+        node: The Node's name, as in `kubectl get nodes`.
+        kubeconfig: Path of a kubeconfig; "" uses the service account of the pod.
+        run: Folder that a reboot empties: the socket is there.
+        state: Folder that lasts: the ledger and the deferred DELs.
+        cni_bin: Folder where the runtime looks for CNI plugins; "" installs none.
+        cni_conf: Folder where the runtime looks for CNI configurations; "" installs none.
+        plugin: The CNI plugin's file, to be installed from; "" installs none.
+        mtu: Bytes that a pod's packet may have. Default 1500.
+        cooldown: Seconds that a released address rests. Default 30. Zero: it may go out again at once.
+        health_port: TCP port of /healthz, /readyz and /metrics on 127.0.0.1. Default 9091. Zero: none.
+    """
+
+    node: str
+    kubeconfig: str = ""
+    run: Path = Path("/run/tortie")
+    state: Path = Path("/var/lib/tortie")
+    cni_bin: str = ""
+    cni_conf: str = ""
+    plugin: str = ""
+    mtu: int = 1500
+    cooldown: float = 30.0
+    health_port: int = 9091
+
+    @property
+    def socket(self) -> Path:
+        """Where the CNI plugin finds the agent."""
+        return self.run / "agent.sock"
+
+    @property
+    def was_ready(self) -> Path:
+        """The file that says that the agent was ready once since the boot."""
+        return self.run / "was-ready"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.state / "ledger.db"
+
+    @property
+    def deferred(self) -> Path:
+        """The folder of DELs that came while the agent was away."""
+        return self.state / "deferred"

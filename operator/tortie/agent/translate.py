@@ -1,0 +1,72 @@
+"""Between objects on the wire and what the agent decides by, both ways. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from tortie.addressing import selector
+from tortie.addressing.allocator import OwnBlock
+from tortie.addressing.ranges import Range, parse
+from tortie.addressing.wants import UsablePool
+from tortie.agent.ledger import Entry
+from tortie.api import lean
+
+# Names are left out where they would not fit: an object stays under 1 MB.
+NAMES_MAX_BYTES = 512 * 1024
+
+
+def own_block(seen: lean.Block, epoch: str) -> OwnBlock:
+    """Return a block as the node with the ledger `epoch` uses it; raises ValueError where a CIDR isn't one."""
+    spec = seen.spec
+    return OwnBlock(
+        name=seen.metadata.name,
+        range=parse(spec.cidr),
+        pool=spec.pool.name,
+        active=spec.active,
+        reserved=tuple(parse(one) for one in spec.reserved),
+        cede=parse(spec.cede) if spec.cede else None,
+        settled=spec.settled if spec.settled_epoch == epoch else 0,
+    )
+
+
+def usable_pool(seen: lean.Pool) -> UsablePool:
+    """Return a pool as pods choose it; raises ValueError where a field can't be read."""
+    spec = seen.spec
+    workloads = spec.allowed_uses is None or "Workload" in spec.allowed_uses
+    return UsablePool(
+        name=seen.metadata.name,
+        range=parse(spec.cidr),
+        disabled=spec.disabled or not workloads,
+        automatic=spec.assignment_mode == "Automatic",
+        namespaces=selector.parse(spec.namespace_selector) if spec.namespace_selector else None,
+    )
+
+
+def dump_pools(pools: list[lean.Pool]) -> str:
+    """Return pools as a text that `load_pools` reads after a restart."""
+    return msgspec.json.encode(pools).decode()
+
+
+def load_pools(text: str) -> list[lean.Pool]:
+    """Return the pools of a text; none where it can't be read: an older agent wrote it."""
+    try:
+        return msgspec.json.decode(text, type=list[lean.Pool])
+    except msgspec.DecodeError:
+        return []
+
+
+def block_status(epoch: str, sequence: int, entries: list[Entry], free: int, ceded: Range | None) -> dict[str, Any]:
+    """Return what the agent says of a block."""
+    room, allocations = NAMES_MAX_BYTES, []
+    for entry in entries:
+        allocation = {
+            "address": str(entry.address),
+            "sequence": entry.sequence,
+            "uid": entry.link.uid[:36],
+            "since": entry.since,
+        }
+        names = {"namespace": entry.link.namespace, "pod": entry.link.pod}
+        room -= sum(len(name) for name in names.values()) + 32
+        allocations.append({**allocation, **names} if room >= 0 else allocation)
+    said = {"epoch": epoch, "sequence": sequence, "allocations": allocations, "free": free}
+    return {**said, "ceded": str(ceded) if ceded else None}

@@ -1,0 +1,79 @@
+"""Network namespaces for a cluster's nodes, joined by a bridge in a namespace of its own. There is no way out of them."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.terminal import Foreseen
+
+NAMESPACES = Path("/run/netns")
+# RFC 2544 and RFC 4193; the bridge, with the control plane, is the first address.
+SUBNET4, SUBNET6 = "198.18.0.{}", "fd00:198:18::{:x}"
+PREFIX4, PREFIX6 = 24, 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """A namespace and its addresses."""
+
+    name: str
+    address4: str
+    address6: str
+
+    @property
+    def path(self) -> str:
+        """The namespace's file."""
+        return str(NAMESPACES / self.name)
+
+    @property
+    def enter(self) -> list[str]:
+        """What a command is begun with to run there; `ip netns exec` would mount another /sys, without cgroups."""
+        return ["nsenter", f"--net={self.path}"]
+
+
+class Network:
+    """The namespaces of a cluster, named by its id. `remove()` takes them away, whoever made them."""
+
+    def __init__(self, cluster: str, nodes: int) -> None:
+        self.cluster = cluster
+        self.hub = self._place("hub", 1)
+        self.nodes = [self._place(f"node-{n + 1}", n + 10) for n in range(nodes)]
+
+    def make(self) -> None:
+        """Make bridge and nodes."""
+        self._namespace(self.hub)
+        hub = self.hub.enter
+        _run(*hub, "ip", "link", "add", "br0", "type", "bridge")
+        _run(*hub, "ip", "link", "set", "br0", "up")
+        _addresses(self.hub, "br0")
+        for number, node in enumerate(self.nodes):
+            self._namespace(node)
+            port = f"port{number}"
+            _run(*hub, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", node.name)
+            _run(*hub, "ip", "link", "set", port, "master", "br0", "up")
+            _run(*node.enter, "ip", "link", "set", "eth0", "up")
+            _addresses(node, "eth0")
+
+    def remove(self) -> None:
+        """Remove the namespaces, and with them every link and route; none there is fine."""
+        for name in [path.name for path in NAMESPACES.glob(f"{self.cluster}-*")]:
+            _run("ip", "netns", "del", name)
+
+    def _place(self, name: str, number: int) -> Place:
+        return Place(f"{self.cluster}-{name}", SUBNET4.format(number), SUBNET6.format(number))
+
+    @staticmethod
+    def _namespace(place: Place) -> None:
+        _run("ip", "netns", "add", place.name)
+        _run(*place.enter, "ip", "link", "set", "lo", "up")
+
+
+def _addresses(place: Place, link: str) -> None:
+    _run(*place.enter, "ip", "addr", "add", f"{place.address4}/{PREFIX4}", "dev", link)
+    _run(*place.enter, "ip", "addr", "add", f"{place.address6}/{PREFIX6}", "dev", link, "nodad")
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise Foreseen(f"{' '.join(command)}: {done.stderr.strip()}")
