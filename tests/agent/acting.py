@@ -13,6 +13,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.deploy import ROOT, wait
 from tests.cni.build import plugin
 
+HEALTH_PORT = 9091
 PYTHON = Path(sys.executable)
 
 
@@ -45,6 +46,7 @@ class AgentNode:
             relay = [str(PYTHON), "-m", "tests.cluster.relay", self.path, port, "-", port]
             self.running.append(processes.start(["env", f"PYTHONPATH={ROOT}", *relay], self.folder / f"{self.name}-relay.log"))
         command = [str(PYTHON.parent / "tortie"), "agent", "--node", self.name, "--kubeconfig", str(self.plane.kubeconfig)]
+        command += ["--health-port", str(HEALTH_PORT)]  # in its own namespace
         command = ["env", f"TORTIE_FAULT={self.fault}", *command]
         command += ["--run", str(self.run), "--state", str(self.folder / "state"), *self.options]
         self.running.append(processes.start(["nsenter", f"--net={self.path}", *command], self.log))

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 import pytest
 from pyroute2 import netns
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+from tests.cluster.network import why_no_namespaces
+
+needs_root = pytest.mark.skipif(bool(why_no_namespaces()), reason=why_no_namespaces() or "-")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.acting import AgentNode, Failed
+from tests.agent.acting import HEALTH_PORT, AgentNode, Failed
 from tests.agent.namespaces import namespaces, needs_root, run
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.deploy import wait
@@ -107,6 +107,16 @@ def test_annotations(one: AgentNode, cluster: Kubectl, row: str) -> None:
             assert one.add(0) == outcome
     finally:
         cluster.run("delete", "pod", "asking", "--force", "--grace-period=0")
+
+
+def test_what_it_says_of_itself(one: AgentNode) -> None:
+    one.add(0)
+    ask = ["busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{HEALTH_PORT}"]
+    assert run([*ask[:-1], f"{ask[-1]}/healthz"], one.path) == "ok"
+    said = run([*ask[:-1], f"{ask[-1]}/metrics"], one.path)
+    assert 'tortie_agent_requests_seconds_count{command="ADD",result="ok"} 1.0' in said
+    assert "tortie_agent_addresses_in_use 2.0" in said
+    assert 'tortie_agent_addresses_free{block="10-1-0-0-26",pool="pool"} 63.0' in said
 
 
 def test_gc_frees_what_the_runtime_has_no_more(one: AgentNode) -> None:

@@ -131,3 +131,16 @@ def test_no_handle_is_lost(node: Node) -> None:
     for _ in range(5):
         attach(node, 0, ONE)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 8
+
+
+def test_the_mtu_is_that_of_the_nodes_smallest_link(node: Node) -> None:
+    for name, mtu, address_ in (("large", "9000", "192.0.2.1/24"), ("small", "1450", "198.51.100.1/24"), ("idle", "1300", "")):
+        node.ip("link", "add", name, "mtu", mtu, "type", "veth", "peer", f"{name}-far")
+        node.ip("link", "set", f"{name}-far", "up")
+        node.ip("link", "set", name, "up")
+        if address_:
+            node.ip("addr", "add", address_, "dev", name)
+    wire = Wire(0, node.path)
+    node.do(wire.prepare)
+    node.do(wire.close)
+    assert wire.mtu == 1450

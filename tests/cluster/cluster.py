@@ -17,20 +17,23 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.deploy import NAMESPACE, ROOT, install, start_operator, wait
 from tests.cluster.images import archive
 from tests.cluster.kubectl import Kubectl
-from tests.cluster.network import Network
+from tests.cluster.network import Network, why_no_namespaces
 from tests.cluster.node import PLUGINS, Node
 from tests.cluster.terminal import Foreseen
 from tests.cni.build import plugin
 
-DEBIAN = {"containerd": "containerd", "ctr": "containerd", "runc": "runc", "nft": "nftables", "busybox": "busybox-static"}
+DEBIAN = {
+    "containerd": "containerd", "ctr": "containerd", "runc": "runc", "nft": "nftables", "ip": "iproute2",
+    "conntrack": "conntrack", "busybox": "busybox-static",
+}  # fmt: skip
 _CGROUPS = Path("/sys/fs/cgroup")
 _NETWORK = "network"  # the file that keeps the network's id
 
 
 def why_not() -> str:
     """Return what this machine lacks for a cluster, "" where it lacks nothing."""
-    if os.geteuid() != 0:
-        return "a cluster in network namespaces needs root"
+    if why := why_no_namespaces():
+        return why
     missing = {package for command, package in DEBIAN.items() if shutil.which(command) is None}
     missing |= set() if (PLUGINS / "loopback").exists() else {"containernetworking-plugins"}
     return f"missing: apt-get install {' '.join(sorted(missing))}" if missing else ""

@@ -1,5 +1,7 @@
 """Network namespaces for a cluster's nodes, joined by a bridge in a namespace of its own. There is no way out of them."""
 
+import functools
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,15 @@ NAMESPACES = Path("/run/netns")
 # RFC 2544 and RFC 4193; the bridge, with the control plane, is the first address.
 SUBNET4, SUBNET6 = "198.18.0.{}", "fd00:198:18::{:x}"
 PREFIX4, PREFIX6 = 24, 64
+
+
+@functools.cache
+def why_no_namespaces() -> str:
+    """Return why network namespaces can't be made here, "" where they can."""
+    if os.geteuid() != 0:
+        return "making network namespaces needs root"
+    done = subprocess.run(["unshare", "--net", "--mount", "true"], check=False, capture_output=True, text=True, timeout=30)
+    return f"network namespaces can't be made here: {done.stderr.strip()}" if done.returncode else ""
 
 
 @dataclass(frozen=True)

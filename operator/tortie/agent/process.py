@@ -5,9 +5,10 @@ import logging
 import time
 from pathlib import Path
 
+from tortie import health
 from tortie.addressing.allocator import OwnBlock
 from tortie.addressing.wants import Landscape
-from tortie.agent import door
+from tortie.agent import door, foreign, metrics
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
@@ -59,8 +60,13 @@ async def _serve(settings: Settings, client: Client, ledger: Ledger, wire: Wire)
         queue = Queue(settings.deferred)
         await _play(queue, service)
         try:
-            async with door.listen(settings.socket, service.answer), asyncio.TaskGroup() as tasks:
+            async with (
+                door.listen(settings.socket, service.answer),
+                health.serve(settings.health_port, lambda: metrics.render(ledger)),
+                asyncio.TaskGroup() as tasks,
+            ):
                 tasks.create_task(_play_forever(queue, service))
+                tasks.create_task(foreign.watch())
                 await asyncio.to_thread(_install, settings)
                 _log.info("ready: %d addresses in use, %d blocks", len(ledger), len(ledger.allocator.blocks))
                 for part in (knowledge, blocks, node):

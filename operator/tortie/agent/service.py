@@ -20,6 +20,7 @@ from tortie.agent.cni import CniError, Request
 from tortie.agent.faults import point
 from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Entry, Exhausted, Ledger, Link
+from tortie.agent.metrics import REQUESTS
 from tortie.agent.wire import WireError, host_name
 
 _log = logging.getLogger(__name__)
@@ -72,19 +73,24 @@ class Service:
 
     async def answer(self, data: bytes) -> dict[str, Any]:
         """Return the answer to one request; never raises for what a request or the machine can be."""
+        command, code, began = "unknown", "defect", time.monotonic()
         try:
             request = cni.read(data)
-            began = time.monotonic()
+            command = request.command
             outcome = await self._do(request)
+            code = "ok"
             if request.command in ("ADD", "DEL"):
                 _log.info("%s %s: %s, %.1f ms", request.command, request.pod, outcome[1], (time.monotonic() - began) * 1000)
             return {"result": outcome[0]}
         except CniError as error:
+            code = str(error.code)
             _log.warning("%s", error)
             return error.to_wire()
         except Exception:
             _log.exception("a request could not be answered; this is a defect of the agent, please report it")
             return CniError(cni.TRY_LATER, "the agent has met a defect; its log on this node tells more").to_wire()
+        finally:
+            REQUESTS.labels(command, code).observe(time.monotonic() - began)
 
     async def _do(self, request: Request) -> tuple[dict[str, Any] | None, str]:
         match request.command:

@@ -16,7 +16,7 @@ class Settings:
         cni_bin: Folder where the runtime looks for CNI plugins; "" installs none.
         cni_conf: Folder where the runtime looks for CNI configurations; "" installs none.
         plugin: The CNI plugin's file, to be installed from; "" installs none.
-        mtu: Bytes that a pod's packet may have. Default 1500.
+        mtu: Bytes that a pod's packet may have. Default 0: the smallest of the node's links.
         cooldown: Seconds that a released address rests. Default 30. Zero: it may go out again at once.
         health_port: TCP port of /healthz, /readyz and /metrics on 127.0.0.1. Default 9091. Zero: none.
     """
@@ -28,7 +28,7 @@ class Settings:
     cni_bin: str = ""
     cni_conf: str = ""
     plugin: str = ""
-    mtu: int = 1500
+    mtu: int = 0
     cooldown: float = 30.0
     health_port: int = 9091
 

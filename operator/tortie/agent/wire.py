@@ -21,6 +21,7 @@ from tortie.addressing.allocator import Address, address
 from tortie.agent.faults import point
 
 GROUP = 0x746F7274  # "tort": the link group that tells our interfaces from others'
+_ETHERNET = 1500  # bytes, where no link says another
 PROTOCOL = 201  # of every route of ours; iproute2's rt_protos has no name for it
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 # What a pod takes for its router: RFC 3927's range for IPv4, HOST_MAC's EUI-64 for IPv6 (RFC 4291, appendix A).
@@ -47,7 +48,10 @@ def host_name(container: str, ifname: str) -> str:
 
 
 class Wire:
-    """The wires of a node. `mtu` is in bytes; `node` is the path of the node's namespace, "" for the process's own."""
+    """The wires of a node. `node` is the path of the node's namespace, "" for the process's own.
+
+    `mtu` is in bytes; 0 takes the smallest of the node's links, so that a packet that a pod sends fits everywhere.
+    """
 
     def __init__(self, mtu: int, node: str = "") -> None:
         self.mtu = mtu
@@ -61,10 +65,11 @@ class Wire:
             self._sockets.pop().close()
 
     def prepare(self) -> None:
-        """Let the node forward packets."""
-        with self._kernel():
+        """Let the node forward packets, and find out the MTU."""
+        with self._kernel() as kernel:
             for name in _NODE_SYSCTLS:
                 _write(name, "1")
+            self.mtu = self.mtu or _smallest_mtu(kernel)
 
     def attach(self, namespace: str, ifname: str, host: str, addresses: Sequence[Address]) -> tuple[str, str]:
         """Make the link and return the MAC of the host's end and of the pod's; one that is there and whole is left alone."""
@@ -202,6 +207,13 @@ def _opened(namespace: str) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def _smallest_mtu(kernel: Any) -> int:
+    """Return the smallest MTU of the node's own links that are up and have an address; loopback and pods' don't count."""
+    addressed = {one["index"] for one in kernel.get_addr(scope=0)}
+    links = [one for one in kernel.get_links() if one["index"] in addressed and one.get("group") != GROUP]
+    return min((one.get("mtu") for one in links if one.get("operstate") == "UP"), default=_ETHERNET)
 
 
 def _need(found: Any, otherwise: str) -> Any:

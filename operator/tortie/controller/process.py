@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import kopf
-from aiohttp import web
 
+from tortie import health
 from tortie.api.meta import GROUP, VERSION
 from tortie.controller.manifests import WRITTEN_BY_PEOPLE
 from tortie.controller.operator import Operator
@@ -24,7 +22,7 @@ LEASE = "tortie-operator"
 
 async def run(settings: Settings) -> None:
     """Wait to lead, lead, and return when that is over: the process then starts anew, with nothing remembered."""
-    async with connect(settings.kubeconfig) as client, _health(settings.health_port):
+    async with connect(settings.kubeconfig) as client, health.serve(settings.health_port):
         duration = settings.lease_duration
         # client-go's proportions: 15, 10 and 2 seconds.
         timing = Timing(duration, deadline=duration * 2 / 3, retry=duration * 2 / 15)
@@ -87,25 +85,3 @@ class Backoffs:
         while True:
             yield pause
             pause = min(pause * 2, 5.0)
-
-
-@asynccontextmanager
-async def _health(port: int) -> AsyncIterator[None]:
-    """Answer /healthz and /readyz while the process's loop turns; a standby is as ready as it can be."""
-    if not port:
-        yield
-        return
-    application = web.Application()
-
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-    application.router.add_get("/healthz", answer)
-    application.router.add_get("/readyz", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
