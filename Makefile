@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help test quick nightly check bench demo demo-down cluster cluster-down cni generate lock clean
+.PHONY: image help test quick nightly check chaos bench demo demo-down cluster cluster-down cni docs generate lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +40,17 @@ check: $(READY) ## formatting, lint, types, import arrows, generated files, char
 cni: ## build the CNI plugin, static, into cni/bin/tortie (needs Go)
 	cd cni && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/tortie .
 
+image: $(READY) ## build the image with buildah, podman or docker; BASE=debian where no registry is reached
+	image/build docker.io/library/tortie:$$(awk '/^appVersion:/ { print $$2 }' helm/tortie/Chart.yaml) build/tortie.tar
+
 demo: $(READY) ## pools, blocks, and pods that reach each other; KEEP=1 leaves it running
 	@$(BIN)/python -m tests.cluster.demo $(if $(KEEP),--keep)
 
 demo-down: $(READY) ## end what `make demo KEEP=1` left running
 	@$(BIN)/python -m tests.cluster.demo --down
+
+chaos: $(READY) ## faults on a real cluster, then an audit; MINUTES=10 SEED=1 NODES=3; needs root
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) --nodes $(or $(NODES),3)
 
 cluster: $(READY) ## a real cluster in network namespaces, with pods; NODES=3; needs root
 	@$(BIN)/python -m tests.cluster start --nodes $(or $(NODES),3)
@@ -52,8 +58,14 @@ cluster: $(READY) ## a real cluster in network namespaces, with pods; NODES=3; n
 cluster-down: $(READY) ## remove every trace of it
 	@$(BIN)/python -m tests.cluster stop
 
-generate: $(READY) ## make crds/ and the chart's CRD template from the models
+generate: $(READY) ## make crds/, the chart's CRD template and docs/reference from what they describe
 	$(BIN)/python -m tortie.api.kinds crds helm/tortie/templates
+	$(BIN)/python -m tests.docs.reference docs/reference
+	$(BIN)/python -m tortie.cli.metrics docs/reference/metrics.md
+
+docs: $(READY) ## build the documentation into build/site; a link that leads nowhere fails it
+	@$(BIN)/mkdocs build --strict  # not --quiet: that hides warnings from --strict as well
+	@echo "tortie: open build/site/index.html; its search needs a server: $(BIN)/python -m http.server -d build/site"
 
 bench: $(READY) ## the figures, one line each; ONLY=glob picks by name
 	$(BIN)/python -m tests.bench $(if $(ONLY),'$(ONLY)')

@@ -21,12 +21,26 @@ const (
 
 // config is what of the network configuration (stdin) is meant for this program; the agent gets all of it.
 type config struct {
-	CNIVersion string         `json:"cniVersion"`
-	PrevResult map[string]any `json:"prevResult"`
+	CNIVersion       string          `json:"cniVersion"`
+	Name             string          `json:"name"`
+	PrevResult       map[string]any  `json:"prevResult"`
+	ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments"` // of GC
+
+	// What the pod wants, of the capabilities that the configuration names.
+	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
 
 	Socket      string   `json:"socket"`      // of the agent; absolute
 	Deferred    string   `json:"deferred"`    // folder where DELs wait for the agent; absolute
 	WaitSeconds *float64 `json:"waitSeconds"` // how long ADD waits for the agent in all; 0: one try
+
+	// Set by the agent's last act, when the DaemonSet was deleted: nobody answers any more, and the last DEL removes these.
+	Uninstalled bool     `json:"uninstalled"`
+	Remove      []string `json:"remove"` // files and folders; absolute
+}
+
+// runtimeConfig is as runtimes write it.
+type runtimeConfig struct {
+	PortMappings []json.RawMessage `json:"portMappings"` // hostPorts; portmap's to read
 }
 
 // decode returns the network configuration; its errors name field, value and the way out.
@@ -45,7 +59,7 @@ func decode(stdin []byte) (*config, error) {
 }
 
 // words are JSON's names of the types that the fields of config have.
-var words = map[string]string{"string": "string", "float64": "number", "map": "object"}
+var words = map[string]string{"string": "string", "float64": "number", "map": "object", "struct": "object", "bool": "boolean", "slice": "list"}
 
 func (c *config) validate() error {
 	for field, path := range map[string]string{"socket": c.Socket, "deferred": c.Deferred} {

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	errMisunderstood uint = 100 // the agent's answer isn't what this program knows: an upgrade that stopped half-way
+	errMisunderstood uint = 110 // the agent's answer isn't what this program knows: an upgrade that stopped half-way
 
 	inFile = "look at the runtime's network configuration, usually /etc/cni/net.d/10-tortie.conflist, which the agent writes"
 

@@ -61,6 +61,9 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 	if err := notOurs(args); err != nil {
 		return err
 	}
+	if config.Uninstalled {
+		return uninstalled(types.ErrTryAgainLater)
+	}
 	until := time.Now().Add(config.wait())
 	raw, err := config.agent().askUntil(newRequest("ADD", args), until)
 	if err != nil {
@@ -68,6 +71,9 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 	}
 	result, err := convert(raw, config)
 	if err != nil {
+		return err
+	}
+	if err := portMapped("ADD", args, config, result); err != nil {
 		return err
 	}
 	return result.Print()
@@ -96,6 +102,12 @@ func (p *plugin) del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if err := portMapped("DEL", args, config, nil); err != nil {
+		return err
+	}
+	if config.Uninstalled {
+		return leave(args, config.Remove)
+	}
 	request, agent := newRequest("DEL", args), config.agent()
 	if _, err = agent.ask(request, time.Now().Add(delAnswer)); !isAway(err) {
 		return err
@@ -111,8 +123,10 @@ func (p *plugin) check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	_, err = config.agent().askUntil(newRequest("CHECK", args), time.Now().Add(checkWait))
-	return err
+	if _, err := config.agent().askUntil(newRequest("CHECK", args), time.Now().Add(checkWait)); err != nil {
+		return err
+	}
+	return portMapped("CHECK", args, config, nil)
 }
 
 func (p *plugin) gc(args *skel.CmdArgs) error {
@@ -120,11 +134,18 @@ func (p *plugin) gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if config.Uninstalled {
+		return nil
+	}
+	ofPorts := portmapToo("GC", args, config) // whatever the agent says, as a runtime does
 	_, err = config.agent().ask(newRequest("GC", args), time.Now().Add(gcAnswer))
 	if isAway(err) {
 		return tryLater("Tortie's agent on this node is away", err)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return ofPorts
 }
 
 // status fails when the agent says so, or was never ready since boot: a runtime turns an error into a NotReady node, and its
@@ -134,12 +155,15 @@ func (p *plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if config.Uninstalled {
+		return uninstalled(types.ErrPluginNotAvailable)
+	}
 	_, err = config.agent().ask(newRequest("STATUS", args), time.Now().Add(statusAnswer))
-	if !isAway(err) {
+	if err != nil && !isAway(err) {
 		return err
 	}
-	if _, missing := os.Stat(config.wasReady()); missing == nil {
-		return nil
+	if _, missing := os.Stat(config.wasReady()); err == nil || missing == nil {
+		return portmapToo("STATUS", args, config)
 	}
 	return types.NewError(types.ErrPluginNotAvailable, "Tortie's agent was not ready yet since this node booted", whereToLook(err))
 }

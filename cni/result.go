@@ -21,7 +21,7 @@ func convert(raw json.RawMessage, config *config) (types.Result, error) {
 	result.CNIVersion = current.ImplementedSpecVersion
 	previous, err := previous(config)
 	if err != nil {
-		return nil, invalid("prevResult", "can't be read: "+err.Error(), "it must be the previous plugin's result")
+		return nil, err
 	}
 	if previous != nil {
 		result = joined(previous, result)
@@ -32,10 +32,18 @@ func convert(raw json.RawMessage, config *config) (types.Result, error) {
 // previous returns what the plugins before this one made, nil when it is the first of its list.
 func previous(config *config) (*current.Result, error) {
 	conf := types.PluginConf{CNIVersion: config.CNIVersion, RawPrevResult: config.PrevResult}
-	if err := version.ParsePrevResult(&conf); err != nil || conf.PrevResult == nil {
-		return nil, err
+	err := version.ParsePrevResult(&conf)
+	if err == nil && conf.PrevResult == nil {
+		return nil, nil
 	}
-	return current.NewResultFromResult(conf.PrevResult)
+	var result *current.Result
+	if err == nil {
+		result, err = current.NewResultFromResult(conf.PrevResult)
+	}
+	if err != nil {
+		return nil, invalid("prevResult", "can't be read: "+err.Error(), "it must be the previous plugin's result")
+	}
+	return result, nil
 }
 
 // joined returns first and then second; addresses name their interface by its place in the list, so second's move.

@@ -4,9 +4,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from tests.cluster.fixtures import cluster, control_plane, operators, pytest_runtest_makereport
+from tests.cluster.fixtures import cluster, control_plane, operator, operators, pytest_runtest_makereport, shared_operator
 
-__all__ = ["cluster", "control_plane", "operators", "pytest_runtest_makereport"]
+__all__ = ["cluster", "control_plane", "operator", "operators", "pytest_runtest_makereport", "shared_operator"]
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow])

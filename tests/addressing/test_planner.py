@@ -1,5 +1,6 @@
 """The planner: rows for what a person would ask, properties for what must hold whatever happens."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -48,7 +49,7 @@ def apply(state: State, changes: list[Change]) -> None:
             case Delete(block, _):
                 state.drop_block(block.name)
             case WriteNetwork(name, blocks):
-                state.put_network(name, blocks)
+                state.put_network(name, blocks, state.asked.get(name, frozenset()))
             case DeleteNetwork(name):
                 state.drop_network(name)
 
@@ -161,8 +162,52 @@ def test_another_machine_of_the_same_name_gets_none_of_the_blocks() -> None:
     state.put_node(node("a", uid="new", machine="other"))
     settle(state, timers, 10)
     assert state.blocks[old].node_uid == "uid-a"
+    (fresh,) = state.blocks_of["a"] - {old}
+    assert state.networks["a"] == (fresh,), "its agent isn't told of the other machine's"
     settle(state, timers, 1000)
     assert old not in state.blocks
+    assert state.networks["a"] == (fresh,)
+
+
+# What is asked back, what the agent's status gives up, and whether the block is deleted.
+GIVEN = {
+    "what was asked": ("10.0.0.0/26", "10.0.0.0/26", True),
+    "nothing yet": ("10.0.0.0/26", None, False),
+    "what was asked before and is no more": (None, "10.0.0.0/26", False),
+    "a half": ("10.0.0.0/27", "10.0.0.0/27", False),
+}
+
+
+@pytest.mark.parametrize("row", GIVEN)
+def test_deleted_only_when_what_is_asked_now_is_given(row: str) -> None:
+    asked, given_up, deleted = GIVEN[row]
+    state = world(pool(deleting=True), nodes=(node("a"),))
+    cede, ceded = (ranges.parse(text) if text else None for text in (asked, given_up))
+    state.put_block(
+        Block(
+            "b", ranges.parse("10.0.0.0/26"), "p", "uid-p", "a", "uid-a", "m", version="1", active=True, cede=cede, ceded=ceded
+        )
+    )
+    assert any(isinstance(change, Delete) for change in plan(state, Timers(), DELAYS, 0)) == deleted
+
+
+def test_nothing_is_asked_back_while_an_earlier_answer_stands() -> None:
+    """Else the answer would be taken for that to the new question, though pods came in between."""
+    state, timers = world(pool(), nodes=(node("a"),)), Timers()
+    settle(state, timers)
+    (name,) = state.blocks
+    spare = Block(
+        "s", ranges.parse("10.0.1.0/26"), "p", "uid-p", "a", "uid-a", "m", version="1", active=True, published_free=64
+    )
+    state.put_block(replace(state.blocks[name], published_free=64))
+    state.put_block(replace(spare, ceded=spare.range))
+    settle(state, timers, 0)
+    settle(state, timers, 1000)
+    assert state.blocks["s"].cede is None
+    state.put_block(replace(state.blocks["s"], ceded=None))
+    settle(state, timers, 1000)
+    settle(state, timers, 2000)
+    assert [b.cede for b in state.blocks.values() if b.cede], "asked back as soon as it doesn't"
 
 
 ASKED_BACK = {
@@ -239,8 +284,100 @@ def test_a_surplus_block_is_asked_back_after_the_grace_period() -> None:
         state.put_block(replace(block, allocated=0, published_free=64))
     settle(state, timers, 10)
     assert [b for b in state.blocks.values() if b.cede] == []
+    assert timers.next_due() == 910
     settle(state, timers, 910)
     assert len([b for b in state.blocks.values() if b.cede]) == 1
+    assert timers.next_due() is None, "else every node would be planned again and again"
+
+
+def test_a_block_that_goes_before_its_time_has_nothing_planned_again_and_again() -> None:
+    state, timers = world(pool(), nodes=(node("a"),)), Timers()
+    settle(state, timers)
+    state.put_block(replace(next(iter(state.blocks.values())), allocated=60, published_free=4))
+    settle(state, timers)
+    for block in list(state.blocks.values()):
+        state.put_block(replace(block, allocated=0, published_free=64))
+    settle(state, timers, 10)
+    for name in list(state.blocks):
+        state.drop_block(name)
+    state.drop_node("a")
+    state.drop_network("a")
+    settle(state, timers, 20)
+    assert timers.passed(910)
+    settle(state, timers, 910)
+    assert timers.next_due() is None
+    assert not timers.passed(911)
+
+
+# What a node that has a full block of each asks for, with the blocks that it has then.
+ASKED = {
+    "nothing": ((), {"auto": 1}),
+    "a pool for which one must ask": (("manual",), {"auto": 1, "manual": 1}),
+    "a pool that it has anyway": (("auto",), {"auto": 1}),
+    "a pool that isn't there": (("fun",), {"auto": 1}),
+}
+
+
+@pytest.mark.parametrize("row", ASKED)
+def test_a_node_gets_blocks_of_the_pools_that_it_asks_for(row: str) -> None:
+    asked, expected = ASKED[row]
+    state = world(pool("auto"), pool("manual", "10.1.0.0/16", automatic=False), nodes=(node("a"), node("b")))
+    state.put_network("a", (), frozenset(asked))
+    settle(state)
+    assert Counter(b.pool_name for b in state.blocks.values() if b.node == "a") == expected
+    assert {b.pool_name for b in state.blocks.values() if b.node == "b"} == {"auto"}
+
+
+def test_a_pool_asked_for_must_do_alone() -> None:
+    """Free addresses elsewhere are no use to a pod that chose this one."""
+    state = world(pool("auto"), pool("other", "10.1.0.0/16"), nodes=(node("a"),))
+    settle(state)
+    (full,) = (b for b in state.blocks.values() if b.pool_name == "auto")
+    state.put_block(replace(full, allocated=64, published_free=0))
+    settle(state)
+    assert len(cidrs(state, "a")) == 2
+    state.put_network("a", state.networks["a"], frozenset({"auto"}))
+    settle(state)
+    assert len(cidrs(state, "a")) == 3
+
+
+def test_the_last_block_of_a_pool_asked_for_goes_when_it_is_asked_for_no_more() -> None:
+    state, timers = world(pool("auto"), pool("manual", "10.1.0.0/16", automatic=False), nodes=(node("a"),)), Timers()
+    state.put_network("a", (), frozenset({"manual"}))
+    settle(state, timers)
+    for block in list(state.blocks.values()):
+        state.put_block(replace(block, published_free=64))
+    settle(state, timers, 1000)
+    settle(state, timers, 3000)
+    assert not any(b.cede for b in state.blocks.values())
+    state.put_network("a", state.networks["a"])
+    settle(state, timers, 3000)
+    settle(state, timers, 3900)
+    assert [b.pool_name for b in state.blocks.values() if b.cede] == ["manual"]
+    state.put_network("a", state.networks["a"], frozenset({"manual"}))
+    settle(state, timers, 3900)
+    assert not any(b.cede for b in state.blocks.values()), "wanted again before it was given"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 64)), max_size=12), st.sets(st.sampled_from(["auto", "manual"])))
+def test_nothing_flaps(uses: list[tuple[int, int]], asked: set[str]) -> None:
+    """However full the blocks are, what is asked back is not what is missed afterwards."""
+    pools = pool("auto"), pool("auto2", "10.2.0.0/16"), pool("manual", "10.1.0.0/16", automatic=False)
+    state, timers = world(*pools, nodes=(node("a"),)), Timers()
+    state.put_network("a", (), frozenset(asked))
+    settle(state, timers)
+    for number, used in uses:
+        name = sorted(state.blocks)[number % len(state.blocks)]
+        state.put_block(replace(state.blocks[name], allocated=used, published_free=64 - used))
+        settle(state, timers)
+    made: set[str] = set()
+    for now in range(1000, 20_000, 1000):
+        for block in [b for b in state.blocks.values() if b.cede]:
+            state.put_block(replace(block, ceded=block.cede))
+        before = set(state.blocks)
+        settle(state, timers, now)
+        made |= set(state.blocks) - before
+    assert made == set()
 
 
 POOLS = (
@@ -249,7 +386,7 @@ POOLS = (
     pool("c", "fd00::/112", 120, nodes="has(x)"),
 )
 EVENTS = [
-    *(("node", n) for n in (node("n1"), node("n2", x="1"), node("n3", uid="again"), node("n3", machine="other"))),
+    *(("node", n) for n in (node("n1"), node("n2", x="1"), node("n2"), node("n3", uid="again"), node("n3", machine="other"))),
     *(("gone", n) for n in ("n1", "n2", "n3")),
     *(("pool", p) for p in POOLS),
     *(("pool gone", p.name) for p in POOLS),
@@ -283,6 +420,8 @@ def test_whatever_happens_blocks_are_disjoint_and_a_second_plan_is_empty(events:
         happen(state, timers, event, now * 100.0)
         owned = sorted(b.range for b in state.blocks.values())
         assert all(not a.overlaps(b) for a, b in pairwise(owned))
+        taken = {p.name: sum(p.node_selector.matches(n.labels) for n in state.nodes.values()) for p in state.pools.values()}
+        assert {p.name: state.takers(p) for p in state.pools.values()} == taken
     settle(state, timers, 1e6)
     settle(state, timers, 2e6)
     for block in state.blocks.values():

@@ -4,10 +4,13 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.agent.namespaces import namespaces
 from tests.cluster import processes
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.deploy import ROOT, wait
@@ -36,21 +39,27 @@ class AgentNode:
     pods: list[str]
     options: tuple[str, ...] = ()
     named: dict[int, str] = field(default_factory=dict)  # which namespace is a Pod's that the API server has
+    namespace: str = "default"
     fault: str = ""  # where the agent dies (`tortie.agent.faults`)
+    program: tuple[str, ...] = (str(PYTHON.parent / "tortie"),)
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
         """Start the agent and return when it serves."""
+        self.launch()
+        wait(f"the agent on {self.name} is ready\n{self.log.read_text()}", lambda: self.serves)
+
+    def launch(self) -> None:
+        """Start the agent."""
         port = self.plane.server.rpartition(":")[2]
         if not self.running:
             relay = [str(PYTHON), "-m", "tests.cluster.relay", self.path, port, "-", port]
             self.running.append(processes.start(["env", f"PYTHONPATH={ROOT}", *relay], self.folder / f"{self.name}-relay.log"))
-        command = [str(PYTHON.parent / "tortie"), "agent", "--node", self.name, "--kubeconfig", str(self.plane.kubeconfig)]
+        command = [*self.program, "agent", "--node", self.name, "--kubeconfig", str(self.plane.kubeconfig)]
         command += ["--health-port", str(HEALTH_PORT)]  # in its own namespace
-        command = ["env", f"TORTIE_FAULT={self.fault}", *command]
+        command = ["env", f"TORTIE_FAULT={self.fault}", f"PYTHONPATH={ROOT}", *command]
         command += ["--run", str(self.run), "--state", str(self.folder / "state"), *self.options]
         self.running.append(processes.start(["nsenter", f"--net={self.path}", *command], self.log))
-        wait(f"the agent on {self.name} is ready\n{self.log.read_text()}", lambda: self.serves)
 
     @property
     def serves(self) -> bool:
@@ -66,6 +75,11 @@ class AgentNode:
     def log(self) -> Path:
         return self.folder / f"{self.name}-agent.log"
 
+    @property
+    def agent(self) -> int:
+        """The agent's process id."""
+        return self.running[-1].pid
+
     def kill(self) -> None:
         """End the agent as a crash does."""
         agent = self.running.pop()
@@ -77,7 +91,7 @@ class AgentNode:
         while self.running:
             self.kill()
 
-    def cni(self, command: str, pod: int, container: str = "", *, ifname: str = "eth0", **config: Any) -> Any:
+    def cni(self, command: str, pod: int, container: str = "", *, ifname: str = "eth0", uid: str = "", **config: Any) -> Any:
         """Call the plugin as a runtime does; return its result, raise Failed."""
         body = {
             "cniVersion": "1.1.0", "name": "tortie", "type": "tortie", "socket": str(self.run / "agent.sock"),
@@ -85,7 +99,8 @@ class AgentNode:
             "waitSeconds": 10, **config,
         }  # fmt: skip
         container = container or f"container-{pod}"
-        named = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={self.named[pod]}" if pod in self.named else ""
+        named = f"K8S_POD_NAMESPACE={self.namespace};K8S_POD_NAME={self.named[pod]}" if pod in self.named else ""
+        named += f";K8S_POD_UID={uid}" if uid else ""
         environment = {
             "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_NETNS": self.pods[pod], "CNI_IFNAME": ifname,
             "CNI_PATH": "/", "CNI_ARGS": f"IgnoreUnknown=1;{named}",
@@ -101,3 +116,15 @@ class AgentNode:
     def add(self, pod: int, container: str = "", **config: Any) -> list[str]:
         """ADD; return the addresses."""
         return [ip["address"].partition("/")[0] for ip in self.cni("ADD", pod, container, **config)["ips"]]
+
+
+@contextmanager
+def agent_nodes(names: Iterable[str], plane: ControlPlane, folder: Path, pods: int, *options: str) -> Iterator[list[AgentNode]]:
+    """Give nodes with namespaces for so many pods each, their agents not started yet."""
+    with ExitStack() as opened:
+        agents = []
+        for name in names:
+            (folder / name).mkdir()
+            path, *places = opened.enter_context(namespaces(1 + pods))
+            agents.append(opened.enter_context(closing(AgentNode(name, plane, folder / name, path, places, options))))
+        yield agents

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyroute2 import netns
+from pyroute2 import config, netns
 
 from tests.cluster.network import why_no_namespaces
 
 needs_root = pytest.mark.skipif(bool(why_no_namespaces()), reason=why_no_namespaces() or "-")
+
+
+config.default_communicate_timeout = 60  # seconds, in place of 2: each namespace is made by a process, on a busy machine
 
 
 @contextmanager

@@ -42,12 +42,14 @@ def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
     queue = Queue(tmp_path / "none")
     queue.clean(NOW)
     assert queue.waiting() == []
+    assert len(queue) == 0
     queue.done([])
 
 
 def test_the_oldest_file_comes_first(tmp_path: Path) -> None:
     for name, time in (("b", NOW), ("a", NOW + 1), ("d", NOW - 5), ("c", NOW)):
         put(tmp_path, name, time)
+    assert len(Queue(tmp_path)) == 4
     assert ids(Queue(tmp_path)) == ["d", "b", "c", "a"]
 
 

@@ -14,17 +14,16 @@ from tests.agent.namespaces import namespaces, needs_root, run
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.deploy import wait
 from tests.cluster.kubectl import Kubectl
-from tests.controller.acting import Operators, active, node, pool
+from tests.controller.acting import active, node, pool
 from tortie.agent.faults import POINTS
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.usefixtures("operator")]
 # Kills; `make nightly` makes 200 of them.
 KILLS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 2 * len(POINTS)
 
 
 @pytest.fixture
-def one(control_plane: ControlPlane, cluster: Kubectl, operators: Operators, tmp_path: Path) -> Iterator[AgentNode]:
-    operators()
+def one(control_plane: ControlPlane, cluster: Kubectl, tmp_path: Path) -> Iterator[AgentNode]:
     cluster.apply(pool(blockSize=24), pool("six", cidr="fd00::/64"), node("a"))
     wait("a block of each family", lambda: len(active(cluster, "a")) == 2)
     with namespaces(6) as (path, *pods), closing(AgentNode("a", control_plane, tmp_path, path, pods)) as made:

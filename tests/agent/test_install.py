@@ -9,9 +9,20 @@ from typing import Any
 
 import pytest
 
-from tortie.agent.install import CONFLIST, PLUGIN, NotInstalled, Plugin, before_ours, install, remove, render
+from tortie.agent.install import (
+    CONFLIST,
+    LAST_CONFLIST,
+    PLUGIN,
+    NotInstalled,
+    Plugin,
+    before_ours,
+    install,
+    remove,
+    render,
+    replace_conflist,
+)
 
-PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
+OURS = {"type": "tortie", "capabilities": {"portMappings": True}}
 
 
 @pytest.fixture
@@ -27,33 +38,37 @@ def contents(*folders: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("plugin", "portmap", "plugins"),
+    ("plugin", "fields"),
     [
-        pytest.param(Plugin(), False, [{"type": "tortie"}], id="defaults are left out"),
-        pytest.param(Plugin(), True, [{"type": "tortie"}, PORTMAP], id="portmap comes after"),
-        pytest.param(Plugin(socket=Path("/s")), False, [{"type": "tortie", "socket": "/s"}], id="socket"),
-        pytest.param(Plugin(deferred=Path("/d")), False, [{"type": "tortie", "deferred": "/d"}], id="deferred"),
-        pytest.param(Plugin(wait_seconds=0), False, [{"type": "tortie", "waitSeconds": 0}], id="0 is a value"),
+        pytest.param(Plugin(), {}, id="defaults are left out"),
+        pytest.param(Plugin(socket=Path("/s")), {"socket": "/s"}, id="socket"),
+        pytest.param(Plugin(deferred=Path("/d")), {"deferred": "/d"}, id="deferred"),
+        pytest.param(Plugin(wait_seconds=0), {"waitSeconds": 0}, id="0 is a value"),
     ],
 )
-def test_configuration(plugin: Plugin, portmap: bool, plugins: list[dict[str, Any]]) -> None:
-    assert json.loads(render(plugin, portmap=portmap)) == {
+def test_configuration(plugin: Plugin, fields: dict[str, Any]) -> None:
+    assert json.loads(render(plugin)) == {
         "cniVersion": "1.0.0",
         "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
         "name": "tortie",
-        "plugins": plugins,
+        "plugins": [OURS | fields],
     }
 
 
 def test_both_are_put_in_place_and_left_alone_the_next_time(node: tuple[Path, Path, Path]) -> None:
     binary, bin_dir, conf_dir = node
     assert install(*node).changed == [bin_dir / PLUGIN, conf_dir / CONFLIST]
-    assert contents(bin_dir, conf_dir) == {PLUGIN: binary.read_bytes(), CONFLIST: render(Plugin(), portmap=False).encode()}
+    assert contents(bin_dir, conf_dir) == {PLUGIN: binary.read_bytes(), CONFLIST: render(Plugin()).encode()}
     assert (bin_dir / PLUGIN).stat().st_mode & 0o777 == 0o755
     assert (conf_dir / CONFLIST).stat().st_mode & 0o777 == 0o600
     inodes = [(bin_dir / PLUGIN).stat().st_ino, (conf_dir / CONFLIST).stat().st_ino]
     assert install(*node).changed == []
     assert [(bin_dir / PLUGIN).stat().st_ino, (conf_dir / CONFLIST).stat().st_ino] == inodes
+
+
+def chained(conflist: Path) -> None:
+    content = json.loads(conflist.read_text())
+    conflist.write_text(json.dumps(content | {"plugins": [{"type": "tortie"}, OURS | {"type": "portmap"}]}))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +79,7 @@ def test_both_are_put_in_place_and_left_alone_the_next_time(node: tuple[Path, Pa
         pytest.param(lambda b, _: (b / PLUGIN).unlink(), [PLUGIN], id="plugin gone"),
         pytest.param(lambda _, c: (c / CONFLIST).write_text("{}"), [CONFLIST], id="configuration edited"),
         pytest.param(lambda b, _: (b / ".tortie.tmp").write_bytes(b"half"), [], id="a crash left half a plugin"),
-        pytest.param(lambda b, _: [(b / "portmap").touch(), (b / "portmap").chmod(0o755)], [CONFLIST], id="portmap came"),
-        pytest.param(lambda b, _: (b / "portmap").touch(), [], id="a portmap that can't be executed"),
+        pytest.param(lambda _, c: chained(c / CONFLIST), [CONFLIST], id="portmap was chained, before an upgrade"),
     ],
 )
 def test_only_what_differs_is_replaced(node: tuple[Path, Path, Path], spoil: Any, changed: list[str]) -> None:
@@ -184,3 +198,15 @@ def test_a_reader_sees_either_whole(node: tuple[Path, Path, Path]) -> None:
     stop.set()
     reader.join()
     assert seen <= set(versions)
+
+
+def test_uninstalled_the_configuration_lets_pods_go_and_stands_last(node: tuple[Path, Path, Path]) -> None:
+    binary, bin_dir, conf_dir = node
+    install(binary, bin_dir, conf_dir)
+    replace_conflist(conf_dir, ["/opt/cni/bin/tortie"])
+    (path,) = conf_dir.iterdir()
+    assert path.name == LAST_CONFLIST > "99-another.conflist"
+    (plugin, *_) = json.loads(path.read_text())["plugins"]
+    assert plugin == OURS | {"uninstalled": True, "remove": ["/opt/cni/bin/tortie"]}
+    install(binary, bin_dir, conf_dir)
+    assert [path.name for path in conf_dir.iterdir()] == [CONFLIST], "installed again"

@@ -5,10 +5,12 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -17,6 +19,7 @@ from tortie.addressing.ranges import parse
 from tortie.addressing.wants import Wanted
 from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Exhausted, Ledger, Link
+from tortie.agent.start import reconcile
 
 V4 = OwnBlock("v4", parse("10.0.0.0/29"), "pool")
 V6 = OwnBlock("v6", parse("fd00::/125"), "pool")
@@ -24,10 +27,8 @@ POOL = frozenset({"pool"})
 ANY4 = Wanted(4, POOL)
 
 
-def link(number: int) -> Link:
-    return Link(
-        f"cali{number:011x}", f"container-{number}", "eth0", "/run/netns/x", "default", f"pod-{number}", f"uid-{number}"
-    )
+def link(number: int, netns: str = "/run/netns/x") -> Link:
+    return Link(f"cali{number:011x}", f"container-{number}", "eth0", netns, "default", f"pod-{number}", f"uid-{number}")
 
 
 class Machine(RuleBasedStateMachine):
@@ -110,7 +111,8 @@ class Machine(RuleBasedStateMachine):
         self.put(self.block)
         given = self.loop.run_until_complete(self.ledger.cede(self.block))
         used = any(a.within(parse(half)) for addresses in self.owners.values() for a in addresses)
-        assert given == (None if used else parse(half))
+        rests = any(a.within(parse(half)) and (since is None or since + 30 > self.clock) for a, since in self.rests.items())
+        assert given == (None if used or rests else parse(half))
 
     @precondition(lambda self: self.block.cede is not None)
     @rule()
@@ -165,6 +167,30 @@ async def test_sixty_four_at_once_get_as_many_addresses(tmp_path: Path) -> None:
     await ledger.close()
 
 
+async def test_what_is_asked_no_more_while_it_is_given_up_isn_t_given_up(ledger: Ledger) -> None:
+    asked = replace(V4, cede=V4.range)
+    await ledger.put_block(asked)
+    await asyncio.gather(ledger.cede(asked), ledger.put_block(V4))
+    assert ledger.ceded == {}
+    assert await ledger.cede(V4) is None
+
+
+async def test_a_change_counts_when_it_is_durable_and_not_before(ledger: Ledger) -> None:
+    """Else its number would be published with a state that hasn't it, and would count as said."""
+    (entry,) = await ledger.allocate(link(1), [ANY4])
+    before = ledger.sequence
+    releasing = asyncio.ensure_future(ledger.release(link(1).host))
+    await asyncio.sleep(0)  # it has begun, and waits for the disk
+    assert (ledger.sequence, len(ledger)) == (before, 1)
+    await releasing
+    assert ledger.sequence > before == entry.sequence
+
+
+async def test_a_link_without_addresses_is_nobody_s(ledger: Ledger) -> None:
+    await ledger.adopt(link(1), [])
+    assert list(ledger.links()) == []
+
+
 async def test_a_pool_that_the_pod_may_not_use(ledger: Ledger) -> None:
     with pytest.raises(Exhausted, match="no IPv4 block of a pool that the pod may use \\(other\\)"):
         await ledger.allocate(link(1), [Wanted(4, frozenset({"other"}))])
@@ -198,8 +224,36 @@ async def test_a_fixed_address(ledger: Ledger) -> None:
     assert str(entry.address) == "10.0.0.5"
 
 
+async def test_a_ledger_of_before_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    older = sqlite3.connect(tmp_path / "ledger.db")
+    older.execute(
+        "CREATE TABLE blocks (name TEXT PRIMARY KEY, range TEXT NOT NULL, pool TEXT NOT NULL, active INTEGER NOT NULL,"
+        " reserved TEXT NOT NULL, cede TEXT, settled INTEGER NOT NULL, ceded TEXT) WITHOUT ROWID"
+    )
+    older.execute("INSERT INTO blocks VALUES ('v4', '10.0.0.0/29', 'pool', 1, '', NULL, 0, NULL)")
+    older.commit()
+    older.close()
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert ledger.allocator.blocks == [V4]
+    await ledger.close()
+
+
+async def test_what_was_given_up_is_the_block_s_no_more(ledger: Ledger) -> None:
+    """The lower half is another block's now: its addresses are nobody's here, not even by name."""
+    smaller = replace(V4, without=(parse("10.0.0.0/30"),))
+    await ledger.put_block(smaller)
+    got = [(await ledger.allocate(link(number), [ANY4]))[0].address for number in range(4)]
+    assert [str(one) for one in got] == [f"10.0.0.{number}" for number in range(4, 8)]
+    with pytest.raises(Exhausted):
+        await ledger.allocate(link(9), [ANY4])
+    with pytest.raises(Exhausted, match=r"10\.0\.0\.1 is in no block of this node"):
+        await ledger.allocate(link(9), [Wanted(4, fixed=address("10.0.0.1"))])
+    assert [entry.address for entry in ledger.entries_of(smaller)] == got
+
+
 async def test_a_full_disk_is_said_and_nothing_is_lost(ledger: Ledger, tmp_path: Path) -> None:
     await ledger.allocate(link(1), [ANY4])
+    assert ledger.is_writable
     other = sqlite3.connect(tmp_path / "ledger.db")
     pages = ledger._journal._database.execute("PRAGMA page_count").fetchone()[0]
     ledger._journal._database.execute(f"PRAGMA max_page_count = {pages}")
@@ -209,9 +263,18 @@ async def test_a_full_disk_is_said_and_nothing_is_lost(ledger: Ledger, tmp_path:
     ledger._journal._database.execute("PRAGMA query_only = 1")
     with pytest.raises(NotDurable):
         await ledger.release(link(1).host)
+    assert not ledger.is_writable
     assert kept == 1
     assert len(ledger) == kept == other.execute("SELECT count(*) FROM allocations").fetchone()[0]
+    ledger._journal._database.execute("PRAGMA query_only = 0")
+    await ledger.probe()
+    assert ledger.is_writable
     other.close()
+
+
+def aside(folder: Path) -> list[Path]:
+    """Return the damaged ledgers that are kept."""
+    return sorted(folder.glob("ledger.db.damaged-*[0-9]"))
 
 
 async def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
@@ -219,7 +282,7 @@ async def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
     path.write_bytes(b"not a database" * 100)
     ledger = Ledger(path)
     assert len(ledger) == 0
-    assert (tmp_path / "ledger.db.broken").exists()
+    assert [kept.read_bytes() for kept in aside(tmp_path)] == [b"not a database" * 100]
     await ledger.close()
 
 
@@ -228,3 +291,46 @@ async def test_a_rebuilt_ledger_has_another_epoch(tmp_path: Path) -> None:
     assert first.epoch == again.epoch != other.epoch
     for ledger in (first, again, other):
         await ledger.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A ledger's file: of eight addresses five are in use and one rests."""
+
+    async def write() -> None:
+        ledger = Ledger(path)
+        await ledger.put_block(V4)
+        for number in range(6):
+            await ledger.allocate(link(number), [ANY4])
+        await ledger.release(link(5).host)
+        await ledger.close()
+
+    path = tmp_path_factory.mktemp("written") / "ledger.db"
+    asyncio.run(write())
+    return path.read_bytes()
+
+
+@given(data=st.data(), garbage=st.binary(min_size=1, max_size=600), cut=st.booleans())
+def test_broken_bytes_anywhere_hand_out_nothing_that_the_kernel_has(
+    written: bytes, data: st.DataObject, garbage: bytes, cut: bool
+) -> None:
+    begin = data.draw(st.integers(0, len(written) - 1))
+    broken = written[:begin] + (b"" if cut else garbage + written[begin + len(garbage) :])
+    kernel = {link(number).host: [Address(4, V4.range.start + number)] for number in range(5)}
+
+    async def use(path: Path) -> None:
+        ledger = Ledger(path)
+        await reconcile(ledger, kernel, "boot", "a")
+        await ledger.put_block(V4)  # the most that can happen: as if it were known
+        with suppress(Exhausted):
+            for number in range(20, 40):
+                (entry,) = await ledger.allocate(link(number), [ANY4])
+                assert [entry.address] not in kernel.values()
+        held = {host: [entry.address for entry in ledger.find(host)] for host in kernel}
+        assert all(set(addresses) <= set(held[host]) for host, addresses in kernel.items())
+        await ledger.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        path.write_bytes(broken)
+        asyncio.run(use(path))

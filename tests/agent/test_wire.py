@@ -1,16 +1,18 @@
 """The wire of pods in real namespaces: packets pass, nothing is left, and what is broken is named."""
 
+import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 from typing import Any, TypeVar
 
 import pytest
 
 from tests.agent.namespaces import namespaces, needs_root, run
 from tortie.addressing.allocator import Address, address
-from tortie.agent.wire import Wire, WireError, host_name
+from tortie.agent.wire import _DELETERS, Wire, WireError, host_name
 
 T = TypeVar("T")
 pytestmark = needs_root
@@ -94,7 +96,10 @@ BROKEN: dict[str, tuple[list[str], str]] = {
     "address": (["pod", "addr", "del", "10.1.0.1/32", "dev", "eth0"], "hasn't the address 10.1.0.1"),
     "default route": (["pod", "route", "del", "default"], "default route via 169.254.1.1 is missing"),
     "down": (["pod", "link", "set", "eth0", "down"], "is not ours or not up"),
-    "mtu": (["pod", "link", "set", "eth0", "mtu", "1300"], "the MTU is 1300, not 1400"),
+    "mtu": (["pod", "link", "set", "eth0", "mtu", "1300"], "the MTU is 1300 in the pod and 1400 on the node"),
+    "sysctl": (["sysctl", "net/ipv4/conf/{host}/proxy_arp", "0"], "proxy_arp is 0, not 1"),
+    "IPv6 address": (["pod", "addr", "del", "fd00::1/128", "dev", "eth0"], "hasn't the address fd00::1"),
+    "IPv6 route": (["pod", "-6", "route", "del", "default"], "default route via fe80::ecee:eeff:feee:eeee is missing"),
     "node's route": (["node", "route", "del", "10.1.0.1"], "the node's route to 10.1.0.1 is missing"),
     "link": (["node", "link", "del", "{host}"], "is missing on the node"),
 }
@@ -104,7 +109,11 @@ BROKEN: dict[str, tuple[list[str], str]] = {
 def test_check_names_what_is_broken(node: Node, row: str) -> None:
     host = attach(node, 0, ONE)
     (where, *command), words = BROKEN[row]
-    node.ip(*(part.format(host=host) for part in command), pod=0 if where == "pod" else None)
+    words_ = [part.format(host=host) for part in command]
+    if where == "sysctl":
+        run(["sh", "-c", f"echo {words_[1]} > /proc/sys/{words_[0]}"], node.path)
+    else:
+        node.ip(*words_, pod=0 if where == "pod" else None)
     with pytest.raises(WireError, match=words):
         node.do(node.wire.check, node.pods[0], "eth0", host, ONE)
 
@@ -144,3 +153,53 @@ def test_the_mtu_is_that_of_the_nodes_smallest_link(node: Node) -> None:
     node.do(wire.prepare)
     node.do(wire.close)
     assert wire.mtu == 1450
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_pod_with_one_family(node: Node, family: int) -> None:
+    one, two = ([a for a in both if a.family == family] for both in (ONE, TWO))
+    host = attach(node, 0, one)
+    attach(node, 1, two)
+    run(["busybox", "ping", "-c", "1", "-W", "5", str(two[0])], node.pods[0])
+    assert node.do(node.wire.inventory)[host] == one
+
+
+@pytest.mark.parametrize("path", ["/run/netns/nobody", "/etc/hostname"])
+def test_a_namespace_that_is_none_any_more_is_named(node: Node, path: str) -> None:
+    host = attach(node, 0, ONE)
+    with pytest.raises(WireError, match=path):
+        node.do(node.wire.check, path, "eth0", host, ONE)
+
+
+def test_a_link_made_after_an_unknown_one_was_deleted_stays(node: Node) -> None:
+    host = host_name("container-0", "eth0")
+    for _ in range(5):
+        node.do(node.wire.detach, host)
+        attach(node, 0, ONE)
+        node.do(node.wire.check, node.pods[0], "eth0", host, ONE)
+
+
+def test_a_pod_keeps_the_mtu_of_its_time(node: Node) -> None:
+    host = attach(node, 0, ONE)
+    before = node.ip("link", "show", host)
+    node.wire.mtu = 1300
+    node.do(node.wire.check, node.pods[0], "eth0", host, ONE)
+    attach(node, 0, ONE)
+    assert node.ip("link", "show", host) == before
+
+
+def test_a_link_isn_t_gone_where_no_file_can_be_opened(node: Node) -> None:
+    host, all_there = attach(node, 0, ONE), Barrier(_DELETERS)
+    for _ in node.wire._deleters.map(lambda _: all_there.wait(10), range(_DELETERS)):
+        pass  # each of its threads has entered the node's namespace, which opens a file
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        with pytest.raises(WireError, match=f"{host} can't be removed: .*Too many open files"):
+            node.do(node.wire.detach, host)
+        assert node.do(node.wire.inventory) == {host: ONE}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert host in node.ip("link")
+    node.do(node.wire.detach, host)
+    assert host not in node.ip("link")

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.kubectl import Kubectl, Refused
-from tortie.api import kinds, lean
+from tortie.api import compiled, kinds, lean
 from tortie.api.block import IPAMBlock, NodeNetwork
 from tortie.api.crd import custom_resource_definition
+from tortie.api.policy import AddressSet, NodePolicy, RuleSet
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,16 @@ def test_every_field_has_a_description() -> None:
         assert undescribed == []
 
 
-@pytest.mark.parametrize(("struct", "model"), [(lean.Block, IPAMBlock), (lean.Network, NodeNetwork)])
+LEAN = [
+    (lean.Block, IPAMBlock),
+    (lean.Network, NodeNetwork),
+    (compiled.NodePolicy, NodePolicy),
+    (compiled.RuleSet, RuleSet),
+    (compiled.AddressSet, AddressSet),
+]
+
+
+@pytest.mark.parametrize(("struct", "model"), LEAN)
 def test_lean_structs_are_views_of_the_models(struct: type[lean.Lean], model: Any) -> None:
     schema = custom_resource_definition(model)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
@@ -46,7 +56,7 @@ def test_lean_structs_are_views_of_the_models(struct: type[lean.Lean], model: An
         for name, encoded in zip(lean_type.__struct_fields__, lean_type.__struct_encode_fields__, strict=True):
             assert encoded in node["properties"], f"{lean_type.__name__}.{name} is not in the model"
             child = lean_type.__annotations__[name]
-            if isinstance(child, type) and issubclass(child, lean.Lean) and child is not lean.Metadata:
+            if isinstance(child, type) and issubclass(child, lean.Lean) and not issubclass(child, lean.Metadata):
                 check(child, node["properties"][encoded])
 
     check(struct, schema)

@@ -12,9 +12,10 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.bench import plugin, pods, scale
+from tests.bench import collect, installed, plugin, pods, policies, policies_live, scale
 from tortie.addressing import ranges, selector
 from tortie.addressing.planner import Delays, Timers, plan
 from tortie.addressing.state import Node, Pool, State
@@ -90,12 +91,37 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
     ({"cni_add_p50": "ms", "cni_add_p99": "ms", "cni_del_p50": "ms", "agent_rss_100_pods": "MB"}, pods.one_after_another),
     ({"cni_add_rate_8": "per_s", "cni_add_rate_8_dual": "per_s"}, pods.in_parallel),
     ({"ledger_rate_64": "per_s"}, pods.ledger),
+    ({"helm_install_to_ready": "s", "upgrade_packets_lost": "count"}, installed.install_and_upgrade),
+    ({"image_compressed": "MB"}, installed.compressed),
+    ({"pods_100_over_hostnetwork": "ratio"}, installed.pods_over_host_network),
     ({"cni_binary_overhead": "ms", "cni_binary_size": "MB"}, plugin.cni_binary),
     ({"join_5000_nodes": "s", "join_5000_nodes_rss": "MB"}, scale.join_5000_nodes),
     (
         {"cold_start_20000_blocks": "s", "cold_start_20000_blocks_written": "objects", "cold_start_20000_blocks_rss": "MB"},
         scale.cold_start_20000_blocks,
     ),
+    ({"collect_100k": "s", "collect_100k_rss": "MB", "collect_one_change": "us"}, collect.judged),
+    ({"cold_start_20000_pods": "s", "cold_start_20000_pods_rss": "MB"}, scale.cold_start_20000_pods),
+    *(
+        ({f"policy_compile_{name}": "s", f"policy_compile_{name}_rss": "MB"}, partial(policies.compiled, name))
+        for name in policies.WORKLOADS
+    ),
+    (
+        {
+            "policy_realized_p50": "ms",
+            "policy_realized_p99": "ms",
+            "policy_realized_all_p99": "ms",
+            "address_known_p50": "ms",
+            "address_known_p99": "ms",
+            "bytes_per_pod_event": "bytes",
+            "policy_all_pods_writes": "count",
+            "writes_per_pod": "count",
+            "policy_operator_rss": "MB",
+            "policy_cold_start": "s",
+        },
+        policies_live.live,
+    ),
+    ({"watchers_2000_event": "ms"}, policies_live.watchers),
 ]
 
 

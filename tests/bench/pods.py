@@ -35,16 +35,23 @@ def _agent(pods: int, *pools: dict[str, object]) -> Iterator[AgentNode]:
         kubectl = Kubectl(plane.kubeconfig)
         install(kubectl)
         plane.processes["operator"] = start_operator(plane)
-        kubectl.apply(*pools, node("a"))
+        kubectl.apply(*pools, node("a"), *(_pod(number) for number in range(pods)))
         wait("the node's blocks", lambda: len(active(kubectl, "a")) == len(pools))
         with (
             namespaces(pods + 1) as (path, *places),
             closing(AgentNode("a", plane, Path(folder), path, places)) as agent,
         ):
+            agent.named = {number: f"pod-{number}" for number in range(pods)}
             agent.start()
             agent.add(0, "first")  # what is made once is made
             agent.cni("DEL", 0, "first")
             yield agent
+
+
+def _pod(number: int) -> dict[str, object]:
+    """Return a Pod object: the agent looks at its annotations, as for real pods."""
+    spec = {"nodeName": "a", "containers": [{"name": "c", "image": "none"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}", "namespace": "default"}, "spec": spec}
 
 
 def _timed(agent: AgentNode, command: str, pod: int) -> float:

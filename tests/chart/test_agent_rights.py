@@ -15,7 +15,7 @@ from tortie.kube.client import ApiError, Client, connect
 BLOCK: dict[str, Any] = {"cidr": "10.1.0.0/26", "pool": {"name": "pool", "uid": "u"}, "active": True}
 
 
-PATHS = {kind: f"/apis/{API}/{kind}" for kind in ("ipamblocks", "nodenetworks")} | {"nodes": "/api/v1/nodes"}
+PATHS = {kind: f"/apis/{API}/{kind}" for kind in ("ipamblocks", "nodenetworks", "nodepolicies")} | {"nodes": "/api/v1/nodes"}
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ async def agent(control_plane: ControlPlane, cluster: Kubectl) -> AsyncIterator[
         cluster.apply(
             {"apiVersion": API, "kind": "IPAMBlock", "metadata": {"name": f"block-{name}"}, "spec": {**BLOCK, **affinity}},
             {"apiVersion": API, "kind": "NodeNetwork", "metadata": {"name": name}, "spec": {"blocks": []}},
+            {"apiVersion": API, "kind": "NodePolicy", "metadata": {"name": name}, "spec": {}},
         )
     config = control_plane.kubeconfig_for_service_account(NAMESPACE, "tortie-agent", node="a")
     async with connect(str(config)) as client:
@@ -34,6 +35,8 @@ async def agent(control_plane: ControlPlane, cluster: Kubectl) -> AsyncIterator[
             if await refuses(client):
                 break
             await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("the policy is not in force after 10 s")
         yield client
 
 
@@ -54,11 +57,13 @@ AVAILABLE = {"type": "NetworkUnavailable", "status": "False", "reason": "Up", "m
 ALLOWED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "its block's status": ("ipamblocks", "block-a", STATUS),
     "its network's status": ("nodenetworks", "a", {"status": {"addresses": ["10.0.0.1"]}}),
+    "its policy": ("nodepolicies", "a", {"status": {"closed": 1}}),
     "its Node's condition": ("nodes", "a", {"status": {"conditions": [AVAILABLE]}}),
 }
 REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "another's block": ("ipamblocks", "block-b", STATUS, "agent of node a may not write ipamblocks of node b"),
     "another's network": ("nodenetworks", "b", {"status": {}}, "agent of node a may not write nodenetworks of node b"),
+    "another's policy": ("nodepolicies", "b", {"status": {}}, "agent of node a may not write nodepolicies of node b"),
     "another's Node": ("nodes", "b", {"status": {"conditions": [AVAILABLE]}}, "agent of node a may not write nodes of node b"),
     "more of its Node": ("nodes", "a", {"status": {"capacity": {"cpu": "1"}}}, "no more of its Node than"),
     "another condition": (

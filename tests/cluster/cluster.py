@@ -4,27 +4,25 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.cluster import kubeconfig, processes
+from tests.cluster import kubeconfig, processes, store
 from tests.cluster.assets import find
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.deploy import NAMESPACE, ROOT, install, start_operator, wait
-from tests.cluster.images import archive
+from tests.cluster.deploy import ROOT, helm, wait
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.network import Network, why_no_namespaces
-from tests.cluster.node import PLUGINS, Node
+from tests.cluster.node import PLUGINS, Node, answers
 from tests.cluster.terminal import Foreseen
-from tests.cni.build import plugin
 
 DEBIAN = {
     "containerd": "containerd", "ctr": "containerd", "runc": "runc", "nft": "nftables", "ip": "iproute2",
-    "conntrack": "conntrack", "busybox": "busybox-static",
+    "conntrack": "conntrack", "busybox": "busybox-static", "buildah": "buildah", "mmdebstrap": "mmdebstrap",
+    "iptables": "iptables",
 }  # fmt: skip
 _CGROUPS = Path("/sys/fs/cgroup")
 _NETWORK = "network"  # the file that keeps the network's id
@@ -46,12 +44,12 @@ class Cluster:
         if why := why_not():
             raise Foreseen(why)
         self.id = f"tortie-{uuid.uuid4().hex[:6]}"
-        self._network = Network(self.id, nodes)
-        self.plane = ControlPlane(controllers=True, folder=folder, detached=detached, place=self._network.hub)
+        self.network = Network(self.id, nodes)
+        self.plane = ControlPlane(controllers=True, folder=folder, detached=detached, place=self.network.hub)
         self.folder = self.plane.folder
         self.nodes = [
             Node(f"node-{number + 1}", _short(self.id) / f"node-{number + 1}", self.folder / "pki", place)
-            for number, place in enumerate(self._network.nodes)
+            for number, place in enumerate(self.network.nodes)
         ]
         self.kubectl = Kubectl(self.plane.kubeconfig)
 
@@ -70,19 +68,19 @@ class Cluster:
         """Start everything and return when every node has registered."""
         (self.folder / _NETWORK).write_text(self.id)
         _short(self.id).symlink_to(self.folder)
-        self._network.make()
+        self.network.make()
         self.plane.start_all()
         self._scheduler()
-        images = archive(self.folder / "images.tar")
         commands = {name: str(find(name)) for name in ("kubelet", "kube-proxy")} | {"containerd": "containerd"}
         for node in self.nodes:
             node.prepare()
+        store.copy([node.folder / "lib" for node in self.nodes])
+        for node in self.nodes:
             self._credentials(node)
             for part, command in node.commands(commands).items():
                 self.start_part(f"{node.name}-{part}", command)
                 if part == "containerd":
-                    wait(f"containerd of {node.name}", lambda node=node: _answers(node))  # type: ignore[misc]
-                    node.ctr("images", "import", str(images))
+                    wait(f"containerd of {node.name}", lambda node=node: answers(node.socket))  # type: ignore[misc]
         wait("every node has registered", lambda: len(self.kubectl.get("nodes")["items"]) == len(self.nodes), 60)
         return self
 
@@ -92,30 +90,12 @@ class Cluster:
         self.plane.processes[name] = process
         return process
 
-    def install(self) -> Self:
-        """Install the chart, start operator and agents, apply the sample pools; return when the nodes are Ready."""
-        install(self.kubectl)
-        self.plane.processes["operator"] = start_operator(self.plane)
-        self.kubectl.run("apply", "-f", str(ROOT / "docs" / "samples" / "ippool.yaml"))
-        for node in self.nodes:
-            self.start_agent(node)
-        wait("every node is Ready", self.is_ready, 60)
+    def install(self, *values: str, pools: Path = ROOT / "docs" / "samples" / "ippool.yaml") -> Self:
+        """Install the chart with values set, apply pools; return when the nodes are Ready."""
+        helm(self.kubectl, "image.pullPolicy=Never", *values)
+        self.kubectl.run("apply", "-f", str(pools))
+        wait("every node is Ready", self.is_ready, 120)
         return self
-
-    def start_agent(self, node: Node, *options: str) -> subprocess.Popen[bytes]:
-        """Start a node's agent, with the rights of its service account on that node and no others."""
-        config = self.plane.kubeconfig_for_service_account(NAMESPACE, "tortie-agent", node=node.name, seconds=86400)
-        command = [*node.place.enter, str(Path(sys.executable).parent / "tortie"), "agent", "--node", node.name]
-        command += ["--kubeconfig", str(config), "--run", str(node.folder / "tortie-run"), "--plugin", str(plugin())]
-        command += [
-            "--state",
-            str(node.folder / "tortie-state"),
-            "--cni-bin",
-            str(node.cni_bin),
-            "--cni-conf",
-            str(node.cni_conf),
-        ]
-        return self.start_part(f"{node.name}-agent", [*command, *options])
 
     def is_ready(self) -> bool:
         """Whether every node is Ready."""
@@ -171,14 +151,6 @@ class Cluster:
         pair = self.plane.authority.issue(user, groups=groups)
         path = self.folder / f"{name}.kubeconfig"
         return kubeconfig.write(path, server, self.plane.authority.path, kubeconfig.with_certificate(*pair))
-
-
-def _answers(node: Node) -> bool:
-    try:
-        node.ctr("version")
-    except subprocess.CalledProcessError:
-        return False
-    return True
 
 
 def _short(cluster: str) -> Path:

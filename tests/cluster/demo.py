@@ -71,7 +71,7 @@ def run_everywhere(kubectl: Kubectl) -> bool:
 def play_pods(cluster: Cluster) -> None:
     """Show pools, blocks, and pods that reach each other."""
     kubectl = cluster.kubectl
-    say("installing the chart, starting operator and agents, applying docs/samples/ippool.yaml")
+    say("installing the chart, applying docs/samples/ippool.yaml")
     cluster.install()
     wait("every node has its blocks", lambda: settled(kubectl))
     say("starting a pod on each node")

@@ -24,10 +24,15 @@ def start_operator(plane: ControlPlane, *, options: tuple[str, ...] = ()) -> sub
 
 
 def install(kubectl: Kubectl) -> None:
-    """Install the chart; its Deployment has no replicas, because the operator runs beside the cluster here."""
+    """Install the chart without operator and agents: they run beside the cluster here."""
+    helm(kubectl, "operator.replicas=0", "agent.enabled=false")
+
+
+def helm(kubectl: Kubectl, *values: str) -> None:
+    """Install or upgrade the chart as people do, with values set."""
     chart = str(ROOT / "helm" / "tortie")
     where = ("--namespace", NAMESPACE, "--create-namespace")
-    kubectl.helm("upgrade", "--install", "tortie", chart, *where, "--set", "operator.replicas=0")
+    kubectl.helm("upgrade", "--install", "tortie", chart, *where, *(part for value in values for part in ("--set", value)))
     # `kubectl wait` fails on a CRD so new that its list of conditions is null.
     wait("the CRDs are served", lambda: all(is_established(crd) for crd in kubectl.get("crd")["items"]))
 
@@ -36,6 +41,18 @@ def is_established(crd: dict[str, Any]) -> bool:
     """Whether the API server serves the kind."""
     conditions = crd.get("status", {}).get("conditions") or ()
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+
+def rolled_out(kubectl: Kubectl, nodes: int) -> bool:
+    """Whether operator and agents are those of the last release, and ready."""
+    for part in ("deployment/tortie-operator", "daemonset/tortie-agent"):
+        found = kubectl.get(part, "-n", NAMESPACE)
+        status, wanted = found["status"], found["spec"].get("replicas", nodes)
+        updated = status.get("updatedReplicas", status.get("updatedNumberScheduled"))
+        ready = status.get("readyReplicas", status.get("numberReady"))
+        if status.get("observedGeneration") != found["metadata"]["generation"] or not updated == ready == wanted:
+            return False
+    return True
 
 
 def wait(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:

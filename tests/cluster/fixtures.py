@@ -3,14 +3,15 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.deploy import install, start_operator
-from tests.cluster.kubectl import Kubectl
+from tests.cluster.deploy import NAMESPACE, install, start_operator
+from tests.cluster.kubectl import Kubectl, Refused
 from tortie.api import kinds
 
 KINDS = tuple(kind.plural for kind in kinds.KINDS)
@@ -24,12 +25,55 @@ def control_plane() -> Iterator[ControlPlane]:
         yield plane
 
 
+class SharedOperator:
+    """An operator for tests that need one and ask no more of it: it goes on from one to the next, for a start takes seconds."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, if it doesn't run. It leads also after a test in which the API server was away."""
+        if self.process is None or self.process.poll() is not None:
+            self.end()
+            self.process = start_operator(self.plane, options=("--lease-duration", "120"))
+
+    def end(self) -> None:
+        """End it, if it was started."""
+        if self.process is not None:
+            end(Kubectl(self.plane.kubeconfig), self.process)
+            self.process = None
+
+
+def end(kubectl: Kubectl, *operators: subprocess.Popen[bytes]) -> None:
+    """End operators; the next one needn't wait for their lease."""
+    for process in operators:
+        process.kill()
+        process.wait()
+    kubectl.run("delete", "lease", "-n", NAMESPACE, "--all")
+
+
+@pytest.fixture(scope="session")
+def shared_operator(control_plane: ControlPlane) -> Iterator[SharedOperator]:
+    shared = SharedOperator(control_plane)
+    yield shared
+    shared.end()
+
+
 @pytest.fixture
-def cluster(control_plane: ControlPlane) -> Iterator[Kubectl]:
+def cluster(request: pytest.FixtureRequest, shared_operator: SharedOperator) -> Iterator[Kubectl]:
     """The administrator's kubectl on the control plane; what the test made is gone afterwards."""
-    kubectl = Kubectl(control_plane.kubeconfig)
+    if "operator" not in request.fixturenames:
+        shared_operator.end()
+    kubectl = Kubectl(shared_operator.plane.kubeconfig)
     yield kubectl
     clean(kubectl)
+
+
+@pytest.fixture
+def operator(shared_operator: SharedOperator, cluster: Kubectl) -> None:  # noqa: ARG001 - it is there before
+    """An operator with the settings that people have."""
+    shared_operator.start()
 
 
 @pytest.fixture
@@ -42,20 +86,20 @@ def operators(control_plane: ControlPlane, cluster: Kubectl) -> Iterator[Callabl
         return started[-1]
 
     yield start
-    for process in started:
-        process.kill()
-        process.wait()
-    cluster.run("delete", "lease", "-n", "tortie-system", "--all")
+    end(cluster, *started)
 
 
 def clean(kubectl: Kubectl) -> None:
-    """Delete our objects, finalizers or not, and all Nodes."""
-    plurals = ",".join((*KINDS, "nodes"))
-    for item in kubectl.get(plurals)["items"]:
-        if item["metadata"].get("finalizers"):
-            named = f"{item['kind'].lower()}/{item['metadata']['name']}"
-            kubectl.run("patch", named, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    """Delete our objects, finalizers or not, and all Nodes; again, if an operator that runs has made more meanwhile."""
+    plurals = ",".join(("nodes", *KINDS))
     kubectl.run("delete", plurals, "--all", "--wait=false")
+    while items := kubectl.get(plurals)["items"]:
+        for item in items:
+            if item["metadata"].get("finalizers"):
+                named = f"{item['kind'].lower()}/{item['metadata']['name']}"
+                with suppress(Refused):  # the operator was quicker
+                    kubectl.run("patch", named, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        kubectl.run("delete", plurals, "--all", "--wait=false")
 
 
 @pytest.hookimpl(hookwrapper=True)

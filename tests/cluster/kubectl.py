@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.assets import find
-from tests.cluster.terminal import Foreseen
+from tests.cluster.reading import Reader, Refused
+
+__all__ = ["Kubectl", "Refused"]
 
 TIMEOUT_SECONDS = 120.0
 
 Manifest = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-
-
-class Refused(Foreseen):
-    """The command failed; the message is what it wrote to standard error."""
 
 
 class Kubectl:
@@ -24,6 +22,7 @@ class Kubectl:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
+        self._reader: Reader | None = None  # the kubeconfig may be written later
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what `kubectl ARGUMENTS` prints; raises Refused."""
@@ -39,7 +38,8 @@ class Kubectl:
 
     def get(self, *arguments: str) -> Any:
         """Return the JSON of `kubectl get ARGUMENTS`; raises Refused."""
-        return json.loads(self.run("get", *arguments, "-o", "json"))
+        self._reader = self._reader or Reader(self.kubeconfig)
+        return self._reader.get(*arguments)
 
     def _call(self, command: str, *arguments: str, stdin: str | None = None) -> str:
         done = subprocess.run(

@@ -12,6 +12,9 @@ NAMESPACES = Path("/run/netns")
 # RFC 2544 and RFC 4193; the bridge, with the control plane, is the first address.
 SUBNET4, SUBNET6 = "198.18.0.{}", "fd00:198:18::{:x}"
 PREFIX4, PREFIX6 = 24, 64
+_CUT = """table inet {table} {{
+    chain input {{ type filter hook input priority 0; ip saddr {address4} drop; ip6 saddr {address6} drop; }}
+}}"""
 
 
 @functools.cache
@@ -64,6 +67,18 @@ class Network:
             _run(*hub, "ip", "link", "set", port, "master", "br0", "up")
             _run(*node.enter, "ip", "link", "set", "eth0", "up")
             _addresses(node, "eth0")
+            # As every node has one: without it the address of a Service is unreachable before kube-proxy can translate it. The
+            # hub forwards nothing, so it ends there.
+            for gateway in (self.hub.address4, self.hub.address6):
+                _run(*node.enter, "ip", "route", "add", "default", "via", gateway)
+
+    def cut(self, node: Place) -> None:
+        """Let nothing of a node through to the control plane; what it sent is lost without a word. Nodes reach each other."""
+        _run(*self.hub.enter, "nft", _CUT.format(table=_table(node), **vars(node)))
+
+    def heal(self, node: Place) -> None:
+        """Let it through again."""
+        _run(*self.hub.enter, "nft", f"delete table inet {_table(node)}")
 
     def remove(self) -> None:
         """Remove the namespaces, and with them every link and route; none there is fine."""
@@ -77,6 +92,10 @@ class Network:
     def _namespace(place: Place) -> None:
         _run("ip", "netns", "add", place.name)
         _run(*place.enter, "ip", "link", "set", "lo", "up")
+
+
+def _table(node: Place) -> str:
+    return f"cut-{node.name}"
 
 
 def _addresses(place: Place, link: str) -> None:

@@ -10,6 +10,21 @@ from tests.cluster.images import PAUSE
 from tests.cluster.network import Place
 
 PLUGINS = Path("/usr/lib/cni")  # of Debian's containernetworking-plugins
+# Arguments: the node's folder, the cluster's short way to it, the plugins that every node has (containerd makes no sandbox
+# without loopback). What the node's programs write into these folders is its own, as on another machine: a kubelet removes
+# the logs of pods that it doesn't know.
+_MACHINE = """
+for part in etc opt var/lib var/log; do
+    mkdir -p $1/machine/$part $1/work/$part
+    mount -t overlay -o lowerdir=/$part,upperdir=$1/machine/$part,workdir=$1/work/$part overlay /$part
+done
+target=$(readlink -f $2)
+mount -t tmpfs -o mode=755 tmpfs /run
+ln -s $target $2
+mkdir -p /run/netns /opt/cni/bin /etc/cni/net.d
+cp $3/loopback $3/portmap /opt/cni/bin
+mount --make-rshared /
+"""
 PODS4, PODS6 = "10.1.0.0/16", "fd00:10:1::/48"
 
 
@@ -28,14 +43,13 @@ class Node:
         return self.folder / "containerd.sock"
 
     @property
-    def cni_bin(self) -> Path:
-        """Where containerd looks for CNI plugins."""
-        return self.folder / "cni-bin"
+    def enter(self) -> list[str]:
+        """What a command is begun with to run on this node: its network, and its own files (see `_MACHINE`)."""
+        return [*self.place.enter, f"--mount={self._mounts}"]
 
     @property
-    def cni_conf(self) -> Path:
-        """Where containerd looks for CNI configurations."""
-        return self.folder / "cni-conf"
+    def _mounts(self) -> Path:
+        return self.folder / "mounts"
 
     @property
     def tasks(self) -> Path:
@@ -44,10 +58,10 @@ class Node:
 
     def prepare(self) -> None:
         """Make folders and configurations."""
-        for folder in (self.cni_bin, self.cni_conf):
-            folder.mkdir(parents=True)
-        for plugin in ("loopback", "portmap"):  # as every node has them; containerd makes no sandbox without the first
-            (self.cni_bin / plugin).symlink_to(PLUGINS / plugin)
+        self.folder.mkdir(parents=True)
+        self._mounts.touch()
+        made = ["unshare", f"--mount={self._mounts}", "--propagation=private", "sh", "-ec", _MACHINE, "sh"]
+        subprocess.run([*made, str(self.folder), str(self.folder.parent), str(PLUGINS)], check=True, timeout=30)
         (self.folder / "containerd.toml").write_text(self._containerd())
         (self.folder / "kubelet.json").write_text(json.dumps(self._kubelet()))
         (self.folder / "kube-proxy.json").write_text(json.dumps(self._kube_proxy()))
@@ -62,12 +76,11 @@ class Node:
         proxy = [assets["kube-proxy"], f"--config={self.folder / 'kube-proxy.json'}"]
         containerd = [assets["containerd"], "--config", str(self.folder / "containerd.toml")]
         commands = {"containerd": containerd, "kubelet": kubelet, "kube-proxy": proxy}
-        return {part: [*self.place.enter, *command] for part, command in commands.items()}
+        return {part: [*self.enter, *command] for part, command in commands.items()}
 
     def ctr(self, *arguments: str) -> str:
         """Return what `ctr` prints on this node's containerd."""
-        command = ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        return ctr(self.socket, *arguments)
 
     def _containerd(self) -> str:
         cri = 'plugins."io.containerd.grpc.v1.cri"'
@@ -84,14 +97,10 @@ address = "{self.socket}.ttrpc"
 [{cri}]
 sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
 [{cri}.containerd]
 snapshotter = "overlayfs"
 [{cri}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[{cri}.cni]
-bin_dir = "{self.cni_bin}"
-conf_dir = "{self.cni_conf}"
 """
 
     def _kubelet(self) -> dict[str, Any]:
@@ -107,6 +116,8 @@ conf_dir = "{self.cni_conf}"
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": nothing, "nodefs.inodesFree": nothing,
                              "imagefs.available": nothing, "imagefs.inodesFree": nothing},
             "imageGCHighThresholdPercent": 100, "resolvConf": "", "healthzPort": 0, "enableServer": True, "readOnlyPort": 0,
+            # A container that is killed again and again comes back at once: the default makes it wait up to 5 minutes.
+            "featureGates": {"KubeletCrashLoopBackOffMax": True}, "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
             "serializeImagePulls": False, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "shutdownGracePeriod": "0s",
         }  # fmt: skip
 
@@ -118,3 +129,18 @@ conf_dir = "{self.cni_conf}"
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
         }  # fmt: skip
+
+
+def ctr(socket: Path, *arguments: str) -> str:
+    """Return what `ctr` prints on the containerd that listens there."""
+    command = ["ctr", "--address", str(socket), "--namespace", "k8s.io", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def answers(socket: Path) -> bool:
+    """Whether the containerd that listens there answers."""
+    try:
+        ctr(socket, "version")
+    except subprocess.CalledProcessError:
+        return False
+    return True

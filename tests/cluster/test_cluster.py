@@ -1,15 +1,22 @@
 """A real cluster: pods on every node, with addresses of their node's blocks, reach each other; and nothing is left of it."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.chaos.containers import containers
 from tests.cluster.cluster import Cluster, _mounts, _shims, why_not
 from tests.cluster.deploy import wait
 from tests.cluster.images import BUSYBOX
 from tests.cluster.network import NAMESPACES
+from tests.cluster.node import Node
 from tortie.addressing.allocator import address
 from tortie.addressing.ranges import parse
 
@@ -71,13 +78,41 @@ def test_sixty_pods_reach_each_other_and_leave_nothing(three: Cluster) -> None:
         three.kubectl.run("scale", "deployment", "many", f"--replicas={replicas}")
         wait(f"{replicas} pods run", lambda replicas=replicas: running(three, "many", replicas), 180)  # type: ignore[misc]
     wait("nothing is published any more", lambda: published(three) == {})
+    for node in three.nodes:
+        look = [*node.enter, "sh", "-c", "ip route; ip -6 route; ip link"]
+        assert " cali" not in subprocess.run(look, capture_output=True, text=True, check=True).stdout
     three.kubectl.run("delete", "deployment", "many")
 
 
-def test_a_pod_made_again_while_the_old_one_runs(three: Cluster) -> None:
+class Stubborn(NamedTuple):
+    """A pod of a StatefulSet that can't be ended while its shim is stopped: a kubelet gives a pod that is gone 2 s at most."""
+
+    pod: dict[str, Any]
+    shim: int
+
+
+@pytest.fixture
+def stubborn(three: Cluster) -> Iterator[Stubborn]:
     three.kubectl.apply(workload("StatefulSet", "one", 1))
     wait("it runs", lambda: running(three, "one", 1), 60)
-    (old,) = pods(three, "one")
+    (pod,) = pods(three, "one")
+    pid = next(one.pid for one in containers(node_of(three, pod)) if one.uid == pod["metadata"]["uid"])
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGSTOP)
+    yield Stubborn(pod, shim)
+    with suppress(ProcessLookupError):  # it has ended
+        os.kill(shim, signal.SIGCONT)
+    three.kubectl.run("delete", "statefulset", "one")
+    wait("all addresses are back", lambda: published(three) == {}, 60)
+
+
+def node_of(cluster: Cluster, pod: dict[str, Any]) -> Node:
+    return next(node for node in cluster.nodes if node.name == pod["spec"]["nodeName"])
+
+
+def test_a_pod_made_again_while_the_old_one_runs(three: Cluster, stubborn: Stubborn) -> None:
+    """The first one's object is gone at once, its process only when its shim goes on."""
+    old, shim = stubborn
     three.kubectl.run("delete", "pod", "one-0", "--force", "--grace-period=0")
     wait(
         "a new one runs",
@@ -86,9 +121,34 @@ def test_a_pod_made_again_while_the_old_one_runs(three: Cluster) -> None:
     )
     (new,) = pods(three, "one")
     assert not set(addresses(old)) & set(addresses(new))
+    show = [*node_of(three, old).enter, "ip", "route", "show", "proto", "201"]
+    routes = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    assert f"{addresses(old)[0]} dev cali" in routes, "the old one still has its link"
+    os.kill(shim, signal.SIGCONT)
     wait("the old one's addresses are back", lambda: set(published(three)) == set(addresses(new)), 60)
-    three.kubectl.run("delete", "statefulset", "one")
-    wait("all are back", lambda: published(three) == {}, 60)
+
+
+def test_a_pod_s_port_on_its_node(three: Cluster) -> None:
+    """Served by the plugin portmap, which ours calls where the node has it."""
+    server = workload("Deployment", "web", 1)
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    container |= {"command": ["httpd", "-f", "-p", "80", "-h", "/etc"], "ports": [{"containerPort": 80, "hostPort": 8081}]}
+    three.kubectl.apply(server)
+    wait("it runs", lambda: running(three, "web", 1), 60)
+    (pod,) = pods(three, "web")
+    get = f"import urllib.request as r; print(r.urlopen('http://{pod['status']['hostIP']}:8081/passwd', timeout=10).read())"
+    fetch = [sys.executable, "-c", get]
+    other = next(node for node in three.nodes if node.name != pod["spec"]["nodeName"])
+    done = subprocess.run([*other.enter, *fetch], capture_output=True, text=True, check=False, timeout=30)
+    assert "root:x:0:0" in done.stdout, done.stderr
+    assert "8081" in rules(node_of(three, pod))
+    three.kubectl.run("delete", "deployment", "web")
+    wait("its addresses are back", lambda: published(three) == {}, 60)
+    assert "8081" not in rules(node_of(three, pod))
+
+
+def rules(node: Node) -> str:
+    return subprocess.run([*node.enter, "nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_cluster_that_crashed_leaves_nothing(tmp_path: Path) -> None:

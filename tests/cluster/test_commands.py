@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.cluster import demo
 from tests.cluster.demo import NODES
 from tests.cluster.deploy import ROOT
 from tests.cluster.kubectl import Kubectl
@@ -56,3 +59,14 @@ def test_the_demo_that_is_kept_and_ended(tmp_path: Path) -> None:
     command("tests.cluster.demo", "--down", "--folder", str(folder))
     assert not any(process.runs for process in started)
     assert not folder.exists()
+
+
+def test_the_demo_without_what_nodes_need_says_so_and_ends_with_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "why_not", lambda: "making network namespaces needs root")
+    demo.play(None, keep=False)
+    out, err = capsys.readouterr()
+    assert "making network namespaces needs root; so the nodes are only names here, and there are no pods" in err
+    assert out.count("10.1.0.0/26") >= 1
+    assert "get pods" not in out

@@ -115,7 +115,7 @@ async def test_the_agent_knows_how_long_it_has(
 async def test_an_agent_of_another_version_is_named_as_a_cause(runtime: Runtime, command: str) -> None:
     async with FakeAgent(runtime.socket, says("220 ready")):
         code, text = (await runtime.run(command)).error
-    assert code == 100
+    assert code == 110
     assert '"220 ready"' in text
     assert "of one version" in text
 
@@ -313,3 +313,22 @@ async def test_a_standard_input_without_end_is_refused(runtime: Runtime) -> None
     process.stdin.write(b" " * ((4 << 20) + 1))
     assert json.loads(await process.stdout.read())["code"] == 7  # while more may come
     await end(process, b"")
+
+
+UNINSTALLED = {
+    "ADD": (11, "Tortie was uninstalled"),
+    "STATUS": (50, "Tortie was uninstalled"),
+    "GC": None,
+}
+
+
+@pytest.mark.parametrize("command", UNINSTALLED)
+async def test_uninstalled(runtime: Runtime, command: str) -> None:
+    """DEL is shown on a real cluster, where there are links to remove (tests/cluster/test_install.py)."""
+    expected = UNINSTALLED[command]
+    outcome = await runtime.run(command, runtime.config("1.1.0", uninstalled=True, remove=[]))
+    if expected is None:
+        assert outcome.status == 0
+    else:
+        assert outcome.error[0] == expected[0]
+        assert expected[1] in outcome.error[1]

@@ -32,17 +32,21 @@ def node(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tool(node: Path) -> Tool:
-    """Run cnitool with a command and return its exit status and all that it printed."""
+    """Run cnitool with a command and more variables, and return its exit status and all that it printed."""
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     wrapped = [*unshare, "sh", "-c", _IN_NAMESPACE, "sh", str(node / "var-lib"), str(cnitool())]
-    environment = {"PATH": os.environ["PATH"], "CNI_PATH": str(node / "bin"), "NETCONFPATH": str(node / "net.d")}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CNI_ARGS": "K8S_POD_NAME=web-0",
+        "CNI_PATH": str(node / "bin"),
+        "NETCONFPATH": str(node / "net.d"),
+    }
 
-    async def run(command: str) -> tuple[int, str]:
+    async def run(command: str, **more: str) -> tuple[int, str]:
         pipe, both = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
         process = await asyncio.create_subprocess_exec(
-            *wrapped, command, "tortie", "/run/netns/a", env={**environment, "CNI_ARGS": "K8S_POD_NAME=web-0"}, stdout=pipe,
-            stderr=both,
-        )  # fmt: skip
+            *wrapped, command, "tortie", "/run/netns/a", env={**environment, **more}, stdout=pipe, stderr=both
+        )
         printed, _ = await process.communicate()
         assert process.returncode is not None
         return process.returncode, printed.decode()

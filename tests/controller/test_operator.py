@@ -89,6 +89,17 @@ def test_a_deleted_pool_stays_until_its_blocks_are_given_back(cluster: Kubectl, 
     assert blocks(cluster) == []
 
 
+def test_a_pool_that_is_too_small_for_its_nodes_says_so_before_pods_wait(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(cidr="10.1.0.0/25"), node("a"), node("b"))
+    wait("two blocks are enough for two", lambda: condition(cluster, "pool", "Sufficient") == ("True", "Sufficient"))
+    cluster.apply(node("c", rack="2"))
+    wait("not for three", lambda: condition(cluster, "pool", "Sufficient") == ("False", "TooFewBlocks"))
+    wait("an Event", lambda: "2 blocks for 3 nodes" in cluster.run("get", "events", "--field-selector=reason=TooFewBlocks"))
+    cluster.apply(pool(cidr="10.1.0.0/25", nodeSelector="!has(rack)"))
+    wait("the third isn't its own", lambda: condition(cluster, "pool", "Sufficient") == ("True", "Sufficient"))
+
+
 def test_what_is_not_built_yet_is_said(cluster: Kubectl, operators: Operators) -> None:
     operators()
     cluster.apply(pool(vxlanMode="Always", natOutgoing=True))

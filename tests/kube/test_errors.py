@@ -6,6 +6,7 @@ import pytest
 from tortie.kube.errors import (
     AlreadyExists,
     ApiError,
+    Cause,
     Conflict,
     Forbidden,
     Gone,
@@ -71,3 +72,9 @@ def test_the_sentence_says_what_where_and_the_way_out() -> None:
         'pods is forbidden: User "a" cannot list resource "pods" @ GET /api/v1/pods; '
         "grant this right in the ClusterRole, or find the admission rule that the message names"
     )
+
+
+def test_the_rules_that_an_object_breaks_are_kept() -> None:
+    causes = [{"reason": "FieldValueInvalid", "message": "must be 1", "field": "spec.a"}, {"message": "two"}]
+    assert answer(422, "Invalid", causes=causes).causes == (Cause("spec.a", "must be 1"), Cause("", "two"))
+    assert answer(422, "Invalid").causes == ()

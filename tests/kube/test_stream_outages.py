@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -225,3 +226,23 @@ async def test_etcd_restored_from_a_backup(
         await restarted(plane, "kube-apiserver")
         await eventually(lambda: record.names == {"before"})
     assert "restored from a backup? taking it as it is" in caplog.text
+
+
+async def test_restored_between_two_watches(client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request failed, so nobody knows of an outage; but the watch from the future says nothing."""
+    record, begun, watch = Record(), list[str](), client.watch
+
+    def from_the_future(path: str, **params: Any) -> Any:
+        if len(begun) == 1:
+            params["resourceVersion"] = str(int(params["resourceVersion"]) + 1_000_000)
+            stream._advance(params["resourceVersion"])
+        begun.append(params["resourceVersion"])
+        return watch(path, **params)
+
+    monkeypatch.setattr(client, "watch", from_the_future)
+    await put(client, namespace, "before")
+    stream = stream_of(client, namespace, record, StreamSettings(watch=(1, 1), backoff=BackoffSettings(0.05, 0.2)))
+    async with running(stream):
+        await eventually(lambda: len(begun) >= 2)
+        await put(client, namespace, "after")
+        await eventually(lambda: record.names == {"before", "after"}, seconds=20)

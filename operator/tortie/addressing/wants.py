@@ -1,11 +1,11 @@
 """Which addresses a pod wants: of which pools, or which very ones. Pure.
 
 Calico's annotations are understood as they are, under their own names and under ours; those on the pod come before those
-on its namespace.
+on its namespace. A namespace that pools select by namespaceSelector gets addresses of those alone.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -35,11 +35,16 @@ class NoPool(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One address that is wanted: of a family, from pools, or this very one."""
+    """One address that is wanted: of a family, from pools, or this very one.
+
+    Attributes:
+        chosen: Whether the pod or its namespace chose the pools: then the node may have no block of them yet.
+    """
 
     family: Family
     pools: frozenset[str] = frozenset()
     fixed: Address | None = None
+    chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class UsablePool:
     Attributes:
         automatic: Whether pods get addresses of it that don't ask for it.
         namespaces: Whose pods may have its addresses; None: everybody's.
+        nodes: Which nodes get blocks of it; None: all.
     """
 
     name: str
@@ -56,6 +62,7 @@ class UsablePool:
     disabled: bool = False
     automatic: bool = True
     namespaces: Selector | None = None
+    nodes: Selector | None = None
 
     def takes(self, namespace_labels: Labels) -> bool:
         """Whether pods of a namespace may have its addresses."""
@@ -77,24 +84,39 @@ class PodFacts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Landscape:
-    """What a node knows of addresses: all pools, and its own blocks."""
+    """What a node knows of addresses: all pools, and its own blocks.
+
+    Attributes:
+        complete: Whether these are all; else what is refused now may be had in a moment.
+        owner: Returns the node whose block an address lies in, "" where none is known.
+        node_labels: The node's labels; None: not known, and then every pool may have blocks here.
+    """
 
     pools: Iterable[UsablePool] = ()
     blocks: Iterable[OwnBlock] = field(default=())
+    complete: bool = True
+    owner: Callable[[Address], str] = lambda _one: ""
+    node_labels: Labels | None = None
+
+    def gives(self, pool: UsablePool) -> bool:
+        """Whether this node has, or can get, addresses of a pool."""
+        if self.node_labels is None or pool.nodes is None or pool.nodes.matches(self.node_labels):
+            return True
+        return any(block.pool == pool.name for block in self.blocks)
 
 
 def wanted(pod: PodFacts, landscape: Landscape) -> list[Wanted]:
     """Return one entry for each address that a pod is to have; raises Refused, NoPool."""
     fixed = _annotation(pod, FIXED)
     if fixed:
-        return _fixed(*fixed, landscape)
+        return _fixed(*fixed, pod, landscape)
     found = [_of_family(family, pod, landscape) for family in POOLS]
     if not any(found):
         raise NoPool("no IPPool that is enabled may give this pod an address: kubectl get ippools shows them; apply one")
     return [one for one in found if one]
 
 
-def _fixed(key: str, texts: list[str], landscape: Landscape) -> list[Wanted]:
+def _fixed(key: str, texts: list[str], pod: PodFacts, landscape: Landscape) -> list[Wanted]:
     found: dict[Family, Wanted] = {}
     for text in texts:
         try:
@@ -103,32 +125,39 @@ def _fixed(key: str, texts: list[str], landscape: Landscape) -> list[Wanted]:
             raise Refused(f'annotation {key}: {error}; write addresses such as ["10.1.0.7"]') from error
         if one.family in found:
             raise Refused(f"annotation {key}: {text} is the second IPv{one.family} address; a pod has one of each family")
-        if not any(one.within(block.range) for block in landscape.blocks):
-            raise Refused(f"annotation {key}: {_whose(one, landscape)}")
+        if why := _why_not(one, pod, landscape):
+            raise Refused(f"annotation {key}: {why}")
         found[one.family] = Wanted(one.family, fixed=one)
     return list(found.values())
 
 
-def _whose(one: Address, landscape: Landscape) -> str:
-    pool = next((p.name for p in landscape.pools if one.within(p.range)), None)
+def _why_not(one: Address, pod: PodFacts, landscape: Landscape) -> str:
+    """Return why a pod can't have this very address here, "" where it can."""
+    pool = next((p for p in landscape.pools if one.within(p.range)), None)
     if pool is None:
         return f"{one} lies in no IPPool; choose one of a pool that kubectl get ippools shows"
-    return (
-        f"{one} of IPPool {pool} lies in no block of this node; kubectl get ipamblocks shows whose it is:"
-        " let the pod run there, or choose an address of this node's blocks"
-    )
+    if pool.disabled:
+        return f"{one} lies in IPPool {pool.name}, which is disabled; enable it, or choose an address of another"
+    if not pool.takes(pod.namespace_labels):
+        return f"{one} lies in IPPool {pool.name}, which is not for this namespace (its namespaceSelector)"
+    if any(one.within(block.range) for block in landscape.blocks):
+        return ""
+    owner = landscape.owner(one)
+    if not owner:
+        return f"{one} of IPPool {pool.name} lies in no node's block, as far as is known here; choose one of this node's blocks"
+    return f"{one} of IPPool {pool.name} belongs to node {owner}: let the pod run there, or choose one of this node's blocks"
 
 
 def _of_family(family: Family, pod: PodFacts, landscape: Landscape) -> Wanted | None:
     asked = _annotation(pod, POOLS[family])
-    usable = [pool for pool in landscape.pools if pool.range.family == family and not pool.disabled]
+    usable = [pool for pool in landscape.pools if pool.range.family == family and not pool.disabled and landscape.gives(pool)]
     if asked:
         key, texts = asked
-        return Wanted(family, frozenset(_named(key, text, usable, pod) for text in texts))
+        return Wanted(family, frozenset(_named(key, text, usable, pod) for text in texts), chosen=True)
     special = [pool for pool in usable if pool.namespaces is not None and pool.automatic and pool.takes(pod.namespace_labels)]
     general = [pool for pool in usable if pool.namespaces is None and pool.automatic]
-    chosen = frozenset(pool.name for pool in (*special, *general))
-    return Wanted(family, chosen) if chosen else None
+    found = frozenset(pool.name for pool in special or general)
+    return Wanted(family, found, chosen=bool(special)) if found else None
 
 
 def _named(key: str, text: str, usable: list[UsablePool], pod: PodFacts) -> str:
@@ -138,7 +167,9 @@ def _named(key: str, text: str, usable: list[UsablePool], pod: PodFacts) -> str:
             if not pool.takes(pod.namespace_labels):
                 raise Refused(f"annotation {key}: IPPool {pool.name} is not for this namespace (its namespaceSelector)")
             return pool.name
-    raise Refused(f"annotation {key}: {text!r} is no enabled IPPool of that family, by name or CIDR: kubectl get ippools")
+    raise Refused(
+        f"annotation {key}: {text!r} is no enabled IPPool of that family for this node, by name or CIDR: kubectl get ippools"
+    )
 
 
 def _same(text: str, whole: Range) -> bool:

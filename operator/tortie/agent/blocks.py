@@ -6,12 +6,14 @@ Each is watched by its name, which the API server indexes: 5,000 agents that wat
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 
-from tortie.addressing.allocator import OwnBlock
+from tortie.addressing.allocator import Address, OwnBlock, address
 from tortie.agent import translate
 from tortie.agent.journal import NotDurable
-from tortie.agent.ledger import Ledger
+from tortie.agent.ledger import InUse, Ledger, NotReclaimed
 from tortie.api import lean
 from tortie.api.meta import GROUP, VERSION
 from tortie.kube.client import Client
@@ -23,29 +25,61 @@ _log = logging.getLogger(__name__)
 BLOCKS = Resource(GROUP, VERSION, "ipamblocks")
 # Seconds until what could not be recorded is tried again.
 RETRY = 1.0
+# Seconds until an address that is judged leaked, and that an interface uses, is looked at again.
+LEAKS = 15.0
 
 
 class OwnBlocks:
-    """Brings blocks into the ledger and takes them out. `on_change` is told of each, when the ledger has it."""
+    """Brings blocks into the ledger and takes them out. `on_change` is told of each, when the ledger has it.
 
-    def __init__(self, client: Client, node: str, ledger: Ledger, on_change: Callable[[OwnBlock], None]) -> None:
-        self._client, self._node, self._ledger, self._on_change = client, node, ledger, on_change
+    `owns` says whether an affinity is this machine's: another one may have had the node's name. `reclaim` frees what the
+    operator judged leaked, if nothing uses it.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ledger: Ledger,
+        owns: Callable[[lean.Affinity], bool],
+        reclaim: Callable[[Address, str, int], Awaitable[object]],
+        on_change: Callable[[OwnBlock], None],
+    ) -> None:
+        self._client, self._ledger, self._owns, self._on_change = client, ledger, owns, on_change
+        self._reclaim = reclaim
+        self._versions: dict[str, str] = {}
+        self._leaks: dict[str, dict[lean.BlockRelease, Address]] = {}  # by block: what is judged leaked
+        self._refused: dict[str, set[lean.BlockRelease]] = {}  # by block: of these, what an interface uses
         self._listed: frozenset[str] = frozenset()
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._confirmed: set[str] = set()  # seen since we run, not only remembered
         self._queue: asyncio.Queue[tuple[str, lean.Block | None]] = asyncio.Queue()
         self._changed = asyncio.Event()
-        self._changed.set()
+        self._was_listed = False
+
+    @property
+    def are_known(self) -> bool:
+        """Whether every block that the operator lists was seen."""
+        return self._was_listed and self._listed <= self._confirmed
+
+    @property
+    def refused(self) -> int:
+        """How many addresses were judged leaked and aren't freed, because something uses them."""
+        return sum(map(len, self._refused.values()))
+
+    def version(self, name: str) -> str:
+        """Return the resource version of a block as it was seen last, "" before that."""
+        return self._versions.get(name, "")
 
     def list(self, names: Iterable[str]) -> None:
-        """Take the names that the node's NodeNetwork lists now."""
-        self._listed = frozenset(names)
+        """Take the names that the node's NodeNetwork lists now; nothing is followed before the first time."""
+        self._listed, self._was_listed = frozenset(names), True
         self._changed.set()
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._apply_all())
+            tasks.create_task(self._free_forever())
             while True:
                 await self._changed.wait()
                 self._changed.clear()
@@ -54,6 +88,7 @@ class OwnBlocks:
                     self._followed[name] = tasks.create_task(self._follow(name))
                 for name in self._followed.keys() - wanted:
                     self._followed.pop(name).cancel()
+                await self._note_found()
 
     async def _follow(self, name: str) -> None:
         def pass_on(_old: lean.Block | None, new: lean.Block | None) -> None:
@@ -86,18 +121,91 @@ class OwnBlocks:
 
     async def _apply(self, name: str, seen: lean.Block | None) -> None:
         known = next((block for block in self._ledger.allocator.blocks if block.name == name), None)
-        if seen is not None and seen.spec.affinity.node == self._node:
+        if seen is not None and self._owns(seen.spec.affinity):
+            leaks = {leak: address(leak.address) for leak in seen.spec.releases}
+            if leaks != self._leaks.get(name, {}):  # each look reads the kernel's links, and this node's own writes come here
+                self._leaks[name] = leaks
+                await self._free_leaks(name)
+            said = seen.status
+            if said.epoch == self._ledger.epoch and said.sequence > self._ledger.sequence:
+                await self._begin_anew(name, said.sequence)
             block = translate.own_block(seen, self._ledger.epoch)
+            if said.epoch not in ("", self._ledger.epoch) and name not in self._confirmed:
+                await self._rest(block, said)
             if block == known and name in self._confirmed:
-                return  # its status changed: we did that
+                self._versions[name] = seen.metadata.resource_version
+                if said.sequence < self._ledger.told(name):
+                    self._on_change(block)  # an older status than ours is there: the API server's storage was restored
+                return
             await self._ledger.put_block(block)
+            self._versions[name] = seen.metadata.resource_version  # what it asks is known, so it may be answered
             self._confirmed.add(name)
             if known is None:
                 _log.info("IPAMBlock %s of IPPool %s: this node owns it", name, block.pool)
             self._on_change(block)
         elif known is not None:
             await self._ledger.drop_block(known)
+            self._leaks.pop(name, None)
+            self._versions.pop(name, None)
+            self._refused.pop(name, None)
             self._confirmed.discard(name)
             _log.info("IPAMBlock %s: this node owns it no more", name)
             self._on_change(known)
         self._changed.set()
+
+    async def _free_forever(self) -> None:
+        """Try again what could not be freed: an interface may go without a word."""
+        while True:
+            await asyncio.sleep(LEAKS)
+            for name in list(self._leaks):
+                await self._free_leaks(name)
+            await self._note_found()
+
+    async def _free_leaks(self, name: str) -> None:
+        """Free what the operator judged leaked, as far as no interface uses it."""
+        known, refused = self._refused.get(name, set()), set[lean.BlockRelease]()
+        for leak, one in self._leaks.get(name, {}).items():
+            try:
+                await self._reclaim(one, leak.epoch, leak.sequence)
+            except InUse as error:
+                refused.add(leak)
+                if leak not in known:
+                    _log.info("IPAMBlock %s: not freed, though judged leaked (%s): %s", name, leak.reason, error)
+            except NotReclaimed as error:
+                _log.debug("IPAMBlock %s: judged leaked (%s): %s", name, leak.reason, error)
+            else:
+                _log.info("IPAMBlock %s: %s freed: %s", name, leak.address, leak.reason)
+        self._refused[name] = refused
+
+    async def _begin_anew(self, name: str, published: int) -> None:
+        """Begin a new epoch, and look at every block as for the first time: the ledger is older than what it published."""
+        why = f"the ledger is an old one (change {self._ledger.sequence}, IPAMBlock {name} has published {published})"
+        await self._ledger.begin_anew(why)
+        _log.warning("%s: all that was published is read again", why)
+        self._confirmed.clear()
+        self._versions.clear()  # none is published before it was read again
+        while self._followed:
+            self._followed.popitem()[1].cancel()
+
+    async def _rest(self, block: OwnBlock, said: lean.BlockStatus) -> None:
+        """Let rest what a ledger that was lost has published and no link uses: others' sets may still hold it.
+
+        Where that ledger counted fewer free addresses than it had, some rested, and nobody knows which: then all do.
+        """
+        published = {address(one.address) for one in said.allocations}
+        # What is asked back, too: what rests isn't given up.
+        offered = {Address(block.range.family, value) for value in replace(block, cede=None).offered()} - published
+        resting = offered if said.free is None or said.free < len(offered) else set()
+        used = {entry.address for entries in self._ledger.links() for entry in entries}
+        past = sorted((published | resting) - used)
+        await self._ledger.rest(past)
+        _log.warning(
+            "IPAMBlock %s: another ledger published its status, ours was lost: %d addresses rest", block.name, len(past)
+        )
+
+    async def _note_found(self) -> None:
+        """Say it when a ledger that lost records knows all that was published; where that can't be noted, it is later."""
+        if self._ledger.lost and self.are_known:
+            with suppress(NotDurable):
+                await self._ledger.found()
+                _log.warning("the ledger is whole again: all that was published has been read")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from tortie.addressing.allocator import Address
+from tortie.addressing.ranges import BITS
 
 Command = Literal["ADD", "DEL", "CHECK", "GC", "STATUS"]
 COMMANDS: Final[tuple[Command, ...]] = ("ADD", "DEL", "CHECK", "GC", "STATUS")
@@ -18,7 +19,6 @@ REFUSED, WIRE, CHECK_FAILED = 100, 101, 102
 
 GATEWAY = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
-_WHOLE = {4: 32, 6: 128}
 
 
 class CniError(Exception):
@@ -61,7 +61,12 @@ class Request:
     def attachments(self) -> set[tuple[str, str]]:
         """Container and interface of what the runtime still has (GC)."""
         listed = self.config.get("cni.dev/valid-attachments") or ()
-        return {(one["containerID"], one["ifname"]) for one in listed}
+        try:
+            return {(str(one["containerID"]), str(one["ifname"])) for one in listed}
+        except (TypeError, KeyError) as error:
+            raise CniError(
+                INVALID_CONFIG, "cni.dev/valid-attachments: must be a list of objects with containerID and ifname"
+            ) from error
 
 
 def read(data: bytes) -> Request:
@@ -76,7 +81,7 @@ def read(data: bytes) -> Request:
             command, str(body.get("containerID", "")), str(body.get("netns", "")), str(body.get("ifname", "")),
             {key: value for key, _, value in pairs}, dict(body.get("config") or {}), float(body.get("timeout") or 0),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CniError(
             INVALID_CONFIG, f"this is not a request of the tortie plugin ({error}); are plugin and agent of one version?"
         ) from error
@@ -85,6 +90,6 @@ def read(data: bytes) -> Request:
 def result(netns: str, ifname: str, host: str, macs: tuple[str, str], addresses: Sequence[Address]) -> dict[str, Any]:
     """Return the answer to ADD, in the shape of CNI 1.0.0; `macs` are the host's and the pod's."""
     interfaces = [{"name": host, "mac": macs[0]}, {"name": ifname, "mac": macs[1], "sandbox": netns}]
-    ips = [{"address": f"{one}/{_WHOLE[one.family]}", "gateway": GATEWAY[one.family], "interface": 1} for one in addresses]
+    ips = [{"address": f"{one}/{BITS[one.family]}", "gateway": GATEWAY[one.family], "interface": 1} for one in addresses]
     routes = [{"dst": _EVERYWHERE[one.family], "gw": GATEWAY[one.family]} for one in addresses]
     return {"interfaces": interfaces, "ips": ips, "routes": routes, "dns": {}}

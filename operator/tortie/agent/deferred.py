@@ -3,6 +3,7 @@
 Belongs here: the folder, one file a DEL, named and written by the plugin (`cni/deferred.go`). Does not: doing a DEL.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable
@@ -43,11 +44,20 @@ class Queue:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def __len__(self) -> int:
+        """Return how many files wait, whether or not they can be read."""
+        return len(list(self._folder.glob("*.json")))
+
     def waiting(self) -> list[Deferred]:
         """Return the requests, oldest file first; what is none is put aside as `*.broken` and logged."""
         found = [Deferred(path, request) for path in self._files() if (request := self._read(path)) is not None]
         self._sync()
         return found
+
+    def forget(self, container: str, ifname: str) -> None:
+        """Remove the DEL of a link that is added again: played later, it would take the new one."""
+        digest = hashlib.sha256(f"{container}/{ifname}".encode()).digest()[:16]
+        (self._folder / f"{digest.hex()}.json").unlink(missing_ok=True)  # named by the plugin
 
     def done(self, deferred: Iterable[Deferred]) -> None:
         """Remove requests that are done, durably; one that was removed already is fine.

@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 REQUEST_MAX = 4 * 1024 * 1024  # bytes; the plugin refuses more
 READ_SECONDS = 10.0  # for the whole request: the plugin sends it at once
+# What the kernel and the disk do takes milliseconds; an agent that is told to end has 10 s in all.
+END_SECONDS = 2.0
 
 Answer = Callable[[bytes], Awaitable[dict[str, Any]]]
 
@@ -40,7 +42,10 @@ async def listen(path: Path, answer: Answer) -> AsyncIterator[None]:
     finally:
         server.close()
         if under_way:
-            await asyncio.wait(under_way)
+            await asyncio.wait(under_way, timeout=END_SECONDS)
+        for task in under_way:  # an ADD that waits for an address: the plugin asks the next agent
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def _bound(path: Path) -> socket.socket:

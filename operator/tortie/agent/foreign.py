@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _log = logging.getLogger(__name__)
@@ -23,24 +23,33 @@ def dropping(ruleset: dict[str, Any]) -> Iterator[str]:
             where = f"{chain['family']} {chain['table']} {chain['name']}"
             yield (
                 f"chain `{where}` drops forwarded packets that no rule of it accepts, so pods of this node may not be reached;"
-                f" see `nft list chain {where}`: let it accept the pools' ranges, or set its policy to accept"
+                f" see `nft list chain {where}`: set its policy to accept, or see that a rule of it accepts the pools' ranges"
+                " (rules aren't judged here)"
             )
 
 
-async def watch() -> None:
-    """Say each such chain once, and when it is gone; for ever."""
-    if shutil.which("nft") is None:
-        _log.warning("`nft` is not here, so a firewall that drops forwarded packets is not noticed; install nftables")
-        return
-    said: set[str] = set()
-    while True:
-        found = set(dropping(await _ruleset()))
-        for sentence in sorted(found - said):
-            _log.warning("%s", sentence)
-        for sentence in sorted(said - found):
-            _log.info("no more: %s", sentence.partition(",")[0])
-        said = found
-        await asyncio.sleep(EVERY)
+class Watch:
+    """Looks from time to time; `changed` is told when there is another answer."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.found: frozenset[str] = frozenset()
+        self._changed = changed
+
+    async def run(self) -> None:
+        """Say each such chain once, and when it is gone; for ever."""
+        if shutil.which("nft") is None:
+            _log.warning("`nft` is not here, so a firewall that drops forwarded packets is not noticed; install nftables")
+            return
+        while True:
+            found = frozenset(dropping(await _ruleset()))
+            for sentence in sorted(found - self.found):
+                _log.warning("%s", sentence)
+            for sentence in sorted(self.found - found):
+                _log.info("no more: %s", sentence.partition(",")[0])
+            if found != self.found:
+                self.found = found
+                self._changed()
+            await asyncio.sleep(EVERY)
 
 
 async def _ruleset() -> dict[str, Any]:

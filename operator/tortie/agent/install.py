@@ -15,6 +15,8 @@ from typing import Any
 
 PLUGIN = "tortie"
 CONFLIST = "10-tortie.conflist"
+# What takes its place while pods of an uninstalled Tortie run; any other network's comes before it.
+LAST_CONFLIST = "zz-tortie-uninstalled.conflist"
 NETWORK = "tortie"  # the network's name; runtimes keep results under it, so it never changes
 
 # libcni 1.2 and newer takes the highest of cniVersions that it knows; older ones, Debian's containerd 1.6 among them, know only
@@ -70,17 +72,17 @@ class Installed:
         )
 
 
-def render(plugin: Plugin, *, portmap: bool) -> str:
-    """Return the network configuration list as JSON; `portmap`: whether hostPorts are served by the plugin of that name."""
-    ours: dict[str, Any] = {"type": PLUGIN}
+def render(plugin: Plugin) -> str:
+    """Return the network configuration list as JSON."""
+    # Told of hostPorts, the plugin itself calls portmap, which a runtime would run for each pod.
+    ours: dict[str, Any] = {"type": PLUGIN, "capabilities": {"portMappings": True}}
     if plugin.socket is not None:
         ours["socket"] = str(plugin.socket)
     if plugin.deferred is not None:
         ours["deferred"] = str(plugin.deferred)
     if plugin.wait_seconds is not None:
         ours["waitSeconds"] = plugin.wait_seconds
-    chained = [{"type": "portmap", "capabilities": {"portMappings": True}}] if portmap else []
-    conflist = {"cniVersion": CNI_VERSION, "cniVersions": CNI_VERSIONS, "name": NETWORK, "plugins": [ours, *chained]}
+    conflist = {"cniVersion": CNI_VERSION, "cniVersions": CNI_VERSIONS, "name": NETWORK, "plugins": [ours]}
     return json.dumps(conflist, indent=2) + "\n"
 
 
@@ -90,8 +92,9 @@ def install(binary: Path, bin_dir: Path, conf_dir: Path, plugin: Plugin = Plugin
     with _explained(binary):
         content = binary.read_bytes()
     _place(content, bin_dir / PLUGIN, 0o755, done)
-    portmap = os.access(bin_dir / "portmap", os.X_OK)
-    _place(render(plugin, portmap=portmap).encode(), conf_dir / CONFLIST, 0o600, done)
+    with _explained(conf_dir):
+        (conf_dir / LAST_CONFLIST).unlink(missing_ok=True)  # installed again
+    _place(render(plugin).encode(), conf_dir / CONFLIST, 0o600, done)
     with _explained(conf_dir):
         done.before_ours = before_ours(path.name for path in conf_dir.iterdir() if path.is_file())
     return done
@@ -114,6 +117,24 @@ def remove(bin_dir: Path, conf_dir: Path) -> list[Path]:
             _sync(path.parent)
             removed.append(path)
     return removed
+
+
+def replace_conflist(conf_dir: Path, left: list[str]) -> None:
+    """Put a configuration in place of ours that adds no pod and lets those go that run; the last one removes `left`.
+
+    Raises NotInstalled.
+    """
+    old = conf_dir / CONFLIST
+    with _explained(old):
+        conflist = json.loads(old.read_text())
+    for plugin in conflist["plugins"]:
+        if plugin["type"] == PLUGIN:
+            plugin |= {"uninstalled": True, "remove": left}
+    text = json.dumps(conflist, indent=2) + "\n"
+    _place(text.encode(), conf_dir / LAST_CONFLIST, 0o600, Installed())
+    with _explained(old):
+        old.unlink()
+        _sync(conf_dir)
 
 
 def _place(content: bytes, target: Path, mode: int, done: Installed) -> None:

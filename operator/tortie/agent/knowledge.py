@@ -12,6 +12,7 @@ from collections.abc import Callable
 from tortie.addressing.wants import PodFacts, UsablePool
 from tortie.agent import translate
 from tortie.agent.cni import Request
+from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Ledger
 from tortie.api import lean
 from tortie.api.meta import GROUP, VERSION
@@ -27,6 +28,8 @@ POOLS = Resource(GROUP, VERSION, "ippools")
 
 # Seconds that an ADD waits for its pod to show up in the watch: the kubelet's own watch is a little ahead now and then.
 POD_SECONDS = 2.0
+# A static pod is known to the runtime by this; its mirror at the API server has a uid of its own.
+_STATIC = "kubernetes.io/config.hash"
 _KEPT = "pools"  # the key under which the ledger keeps them
 
 
@@ -37,8 +40,8 @@ class Knowledge:
         self.pools: dict[str, UsablePool] = {}
         self._ledger = ledger
         self.on_pools: Callable[[], None] = lambda: None
-        self._pods = Stream(client, PODS.path(), lean.Annotated, self._on_pod, field_selector=f"spec.nodeName={node}")
-        self._namespaces = Stream(client, NAMESPACES.path(), lean.Annotated, lambda _old, _new: None)
+        self._pods = Stream(client, PODS.path(), lean.Annotated, self._on_shown, field_selector=f"spec.nodeName={node}")
+        self._namespaces = Stream(client, NAMESPACES.path(), lean.Annotated, self._on_shown)
         self._pool_stream = Stream(client, POOLS.path(), lean.Pool, self._on_pool)
         self._seen = asyncio.Event()
         self._pools_changed = asyncio.Event()
@@ -53,39 +56,70 @@ class Knowledge:
             await self._pool_stream.synced.wait()
             for name in set(self.pools) - set(self._pool_stream.store):
                 del self.pools[name]
+            self.on_pools()
             while True:
-                await self._ledger.note(_KEPT, translate.dump_pools(list(self._pool_stream.store.values())))
+                await self._keep()
                 await self._pools_changed.wait()
                 self._pools_changed.clear()
 
+    async def _keep(self) -> None:
+        """Keep the pools for a start without an API server; where that can't be done now, it is with their next change."""
+        try:
+            await self._ledger.note(_KEPT, translate.dump_pools(self._pool_stream.store.values()))
+        except NotDurable as error:
+            _log.error("the pools can't be kept for a start without an API server: %s", error)
+
+    @property
+    def pools_are_known(self) -> bool:
+        """Whether all pools were seen."""
+        return self._pool_stream.synced.is_set()
+
+    @property
+    def pools_are_current(self) -> bool:
+        """Whether all pools were seen and the API server tells of their changes."""
+        return self.pools_are_known and not self._pool_stream.is_lost
+
     async def facts(self, request: Request) -> PodFacts:
-        """Return what is known of a request's pod. One that doesn't show up in time has no wishes, as far as we know."""
+        """Return what is known of a request's pod and namespace; what doesn't show up in time has no wishes."""
         namespace, name = (request.args.get(f"K8S_POD_{key}", "") for key in ("NAMESPACE", "NAME"))
         if not name:
             return PodFacts()
-        pod = await self._pod(key_of(name, namespace), request.args.get("K8S_POD_UID", ""))
-        room = self._namespaces.store.get(namespace)
+        deadline = time.monotonic() + POD_SECONDS
+        pod = await self._pod(key_of(name, namespace), request.args.get("K8S_POD_UID", ""), deadline)
+        room = await self._shown(self._namespaces, namespace, deadline)
         return PodFacts(
             pod.metadata.annotations if pod else {},
             room.metadata.labels if room else {},
             room.metadata.annotations if room else {},
         )
 
-    async def _pod(self, key: str, uid: str) -> lean.Annotated | None:
-        deadline = time.monotonic() + POD_SECONDS
+    async def _pod(self, key: str, uid: str, deadline: float) -> lean.Annotated | None:
+        def is_it(pod: lean.Annotated) -> bool:
+            return uid in ("", pod.metadata.uid, pod.metadata.annotations.get(_STATIC))
+
+        return await self._shown(self._pods, key, deadline, is_it)
+
+    async def _shown(
+        self,
+        stream: Stream[lean.Annotated],
+        key: str,
+        deadline: float,
+        is_it: Callable[[lean.Annotated], bool] = lambda _found: True,
+    ) -> lean.Annotated | None:
+        """Return an object as soon as its stream shows it; None after the deadline, or when the API server is away."""
         while True:
-            seen, pod = self._seen, self._pods.store.get(key)
-            if pod is not None and uid in ("", pod.metadata.uid):
-                return pod
+            seen, found = self._seen, stream.store.get(key)
+            if found is not None and is_it(found):
+                return found
             left = deadline - time.monotonic()
-            if left <= 0 or self._pods.is_lost or not self._pods.synced.is_set():
+            if left <= 0 or stream.is_lost:
                 return None
             try:
                 await asyncio.wait_for(seen.wait(), left)
             except TimeoutError:
                 continue
 
-    def _on_pod(self, _old: lean.Annotated | None, new: lean.Annotated | None) -> None:
+    def _on_shown(self, _old: lean.Annotated | None, new: lean.Annotated | None) -> None:
         if new is not None:
             self._seen.set()
             self._seen = asyncio.Event()

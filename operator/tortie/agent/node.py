@@ -1,14 +1,22 @@
-"""The node's part in the pod network: its address said in NodeNetwork.status, its routes to the other nodes' blocks."""
+"""The node's part in the pod network: what NodeNetwork.status says of it, and its routes to the other nodes' blocks."""
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from tortie.addressing.allocator import OwnBlock
-from tortie.agent.routes import Route, RouteTable, desired
+import msgspec
+from pyroute2.netlink.exceptions import NetlinkError
+
+from tortie.addressing.allocator import Address, OwnBlock
+from tortie.addressing.ranges import Family, parse
+from tortie.agent import detection
+from tortie.agent.detection import NodeAddress
+from tortie.agent.routes import desired, sync_routes
 from tortie.api import lean
-from tortie.api.meta import GROUP, VERSION
+from tortie.api.meta import GROUP, MESSAGE_MAX, VERSION
 from tortie.kube.client import ApiError, Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
@@ -20,24 +28,75 @@ NODES = Resource("", "v1", "nodes")
 STRATEGIC = "application/strategic-merge-patch+json"
 # Seconds: changes of a moment are one look at the kernel; what failed, and what others changed, is mended so often.
 SETTLE, MEND = 0.05, 10.0
+_FAMILIES: tuple[Family, ...] = (4, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the node's other parts know.
+
+    Attributes:
+        own: The node's own blocks.
+        pools: The pools that pods here ask for.
+        short: The pools for whose addresses pods here wait.
+        firewalls: A sentence for each foreign chain that drops forwarded packets.
+        mtu: Bytes that a pod's packet may have.
+        methods: How the node's address of each family is found (`tortie.agent.detection`).
+    """
+
+    own: Callable[[], Iterable[OwnBlock]]
+    pools: Callable[[], tuple[str, ...]]
+    short: Callable[[], tuple[str, ...]]
+    firewalls: Callable[[], Iterable[str]]
+    mtu: int
+    methods: Mapping[Family, str]
 
 
 class NodeWatch:
     """Follows Nodes' addresses and NodeNetworks. `listed` is told which blocks the operator says are this node's."""
 
-    def __init__(
-        self, client: Client, node: str, own: Callable[[], Iterable[OwnBlock]], listed: Callable[[list[str]], None]
-    ) -> None:
-        self._client, self._node, self._own, self._listed = client, node, own, listed
+    def __init__(self, client: Client, node: str, facts: Facts) -> None:
+        self._client, self._node, self._facts = client, node, facts
+        self.listed: Callable[[list[str]], None] = lambda _names: None
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
         self._nodes = Stream(client, NODES.path(), lean.Node, self._on_node, field_selector=f"metadata.name={node}")
         self._wake = asyncio.Event()
-        self._said: tuple[str, ...] | None = None
-        self._failed: dict[Route, str] = {}
+        self.here: dict[Family, NodeAddress] = {}
+        self._cleared = ""  # the uid of the Node that was told that its network is there
+        self.problems: dict[str, str] = {}  # what can't be reached, and why
+
+    def owns(self, affinity: lean.Affinity) -> bool:
+        """Whether a block is this machine's, and not another's that had the node's name: by the Node's uid or machine id."""
+        node = self._nodes.store.get(self._node)
+        if node is None or affinity.node != self._node:
+            return affinity.node == self._node
+        machine = node.status.node_info.machine_id
+        return affinity.uid == node.metadata.uid or (machine != "" and affinity.machine_id == machine)
+
+    @property
+    def missing(self) -> int:
+        """How many blocks of other nodes can't be reached."""
+        return len(self.problems)
 
     def wake(self) -> None:
-        """Look at everything again: the node's own blocks changed."""
+        """Look at everything again: something that `facts` tells changed."""
         self._wake.set()
+
+    @property
+    def labels(self) -> Mapping[str, str] | None:
+        """The Node's labels, None where it isn't known."""
+        node = self._nodes.store.get(self._node)
+        return node.metadata.labels if node else None
+
+    def owner_of(self, one: Address) -> str:
+        """Return the node whose block an address lies in, "" where none is known."""
+        found = [
+            (block.prefix, network.metadata.name)
+            for network in self._networks.store.values()
+            for block in (parse(block.cidr) for block in network.spec.blocks)
+            if one.within(block)
+        ]
+        return max(found)[1] if found else ""  # a block within another's range was given up there
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -45,9 +104,15 @@ class NodeWatch:
             tasks.create_task(self._networks.run())
             tasks.create_task(self._nodes.run())
             await self._networks.synced.wait()
+            await self._nodes.synced.wait()  # else the routes of a moment would be those of an address found otherwise
+            self._list()
             while True:
+                try:
+                    await self._detect()
+                    await self._route()
+                except (NetlinkError, OSError, ValueError) as error:  # no file is left, say, or the InternalIP is no address
+                    _log.error("the node's addresses and routes can't be looked at: %s; tried again in %g s", error, MEND)
                 await self._publish()
-                await self._route()
                 try:
                     await asyncio.wait_for(self._wake.wait(), MEND)
                 except TimeoutError:
@@ -55,48 +120,83 @@ class NodeWatch:
                 await asyncio.sleep(SETTLE)
                 self._wake.clear()
 
-    def _on_network(self, _old: lean.Network | None, new: lean.Network | None) -> None:
-        if new is not None and new.metadata.name == self._node:
-            self._listed([block.name for block in new.spec.blocks])
-        self._wake.set()
+    def _on_network(self, _old: lean.Network | None, _new: lean.Network | None) -> None:
+        self._list()
 
     def _on_node(self, _old: lean.Node | None, _new: lean.Node | None) -> None:
+        self._list()
+
+    def _list(self) -> None:
+        """Tell which blocks are this node's, once all is known: before, they might be another machine's."""
+        if self._networks.synced.is_set() and self._nodes.synced.is_set():
+            network = self._networks.store.get(self._node, lean.Network(lean.Metadata(self._node)))
+            self.listed([block.name for block in network.spec.blocks])
         self._wake.set()
 
+    async def _detect(self) -> None:
+        """Find the node's addresses. What was found before stays while nothing is found: a link may be down for a moment."""
+        node = self._nodes.store.get(self._node)
+        internal = [a.address for a in node.status.addresses if a.type == "InternalIP"] if node else []
+        links = await asyncio.to_thread(detection.interfaces)
+        for family in _FAMILIES:
+            found = detection.detect(family, self._facts.methods[family], internal, links, detection.source)
+            if found and found != self.here.get(family):
+                _log.info("node address: %s", found)
+                self.here[family] = found
+
     async def _route(self) -> None:
-        wanted = desired(self._node, (block.range for block in self._own()), self._networks.store.values())
-        failed = await asyncio.to_thread(_sync, wanted)
-        for route, why in failed.items():
-            if route not in self._failed:
-                _log.error("route %s could not be set: %s; pods there can't be reached; trying again", route, why)
-        self._failed = failed
+        own = (block.range for block in self._facts.own())
+        wanted, problems = desired(self._node, self.here, own, self._networks.store.values())
+        if not self.here:
+            problems["this node"] = f"no address of it was found by {' or '.join(set(self._facts.methods.values()))}"
+        problems |= {str(route): why for route, why in (await asyncio.to_thread(sync_routes, wanted)).items()}
+        for what, why in problems.items():
+            if what not in self.problems:
+                _log.error("route %s: %s", what, why)
+        self.problems = problems
 
     async def _publish(self) -> None:
-        """Say the node's addresses, and that its network is there."""
+        """Say what is true of the node, where it isn't said yet, and that its network is there."""
         node, network = self._nodes.store.get(self._node), self._networks.store.get(self._node)
         if node is None or network is None:
             return
-        addresses = tuple(a.address for a in node.status.addresses if a.type == "InternalIP")[:2]
-        if not addresses or addresses == self._said == network.status.addresses:
-            return
+        status = self._status(network.status)
         try:
-            body = {"status": {"addresses": addresses}}
-            await self._client.patch(NETWORKS.path(self._node, subresource="status"), body)
-            condition = {
-                "type": "NetworkUnavailable", "status": "False", "reason": "TortieIsUp",
-                "message": "the tortie agent gives addresses to pods on this node",
-            }  # fmt: skip
-            path, status = NODES.path(self._node, subresource="status"), {"status": {"conditions": [condition]}}
-            await self._client.request("PATCH", path, json.dumps(status).encode(), content=STRATEGIC)
-            self._said = addresses
-            _log.info("node addresses: %s", ", ".join(addresses))
+            if status != network.status:
+                body = {"status": msgspec.to_builtins(status)}
+                await self._client.patch(NETWORKS.path(self._node, subresource="status"), body)
+            if self.here and self._cleared != node.metadata.uid:
+                await self._clear()
+                self._cleared = node.metadata.uid
         except ApiError as error:
-            _log.warning("the node's addresses can't be said: %s; trying again", error)
+            _log.warning("the node's network can't be said: %s; trying again", error)
+
+    async def _clear(self) -> None:
+        condition = {
+            "type": "NetworkUnavailable", "status": "False", "reason": "TortieIsUp",
+            "message": "the tortie agent gives addresses to pods on this node",
+        }  # fmt: skip
+        path, status = NODES.path(self._node, subresource="status"), {"status": {"conditions": [condition]}}
+        await self._client.request("PATCH", path, json.dumps(status).encode(), content=STRATEGIC)
+
+    def _status(self, past: lean.NetworkStatus) -> lean.NetworkStatus:
+        firewalls = sorted(self._facts.firewalls())
+        routes = [f"{what}: {why}" for what, why in self.problems.items()]
+        return lean.NetworkStatus(
+            addresses=tuple(str(self.here[family]) for family in _FAMILIES if family in self.here),
+            mtu=self._facts.mtu,
+            pools=self._facts.pools(),
+            short=self._facts.short(),
+            conditions=(
+                _condition(past, "RoutesSet", routes, "RouteMissing", "the other nodes' blocks can be reached"),
+                _condition(past, "FirewallClear", firewalls, "ForeignFirewallDrops", "nobody else drops forwarded packets"),
+            ),
+        )
 
 
-def _sync(wanted: set[Route]) -> dict[Route, str]:
-    table = RouteTable()
-    try:
-        return table.sync(wanted)
-    finally:
-        table.close()
+def _condition(past: lean.NetworkStatus, kind: str, problems: Sequence[str], reason: str, fine: str) -> lean.Condition:
+    """Return a condition that holds where there is no problem; its time is that of the last change of its status."""
+    status = "False" if problems else "True"
+    before = next((c.last_transition_time for c in past.conditions if c.type == kind and c.status == status), "")
+    since = before or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return lean.Condition(kind, status, reason if problems else kind, "; ".join(problems)[:MESSAGE_MAX] or fine, since)

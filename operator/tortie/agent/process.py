@@ -1,23 +1,33 @@
 """The agent's process: what is true is found out, then the door opens; API server or not."""
 
 import asyncio
+import fcntl
 import logging
+import os
 import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tortie import health
 from tortie.addressing.allocator import OwnBlock
 from tortie.addressing.wants import Landscape
-from tortie.agent import door, foreign, metrics
+from tortie.agent import door, foreign, metrics, unready
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
-from tortie.agent.install import Plugin, install
+from tortie.agent.demand import Demand
+from tortie.agent.detection import detect, source
+from tortie.agent.inquiries import Inquiries, question
+from tortie.agent.install import LAST_CONFLIST, Plugin, install
+from tortie.agent.journal import Damaged, NotDurable
 from tortie.agent.knowledge import Knowledge
+from tortie.agent.leave import Installation, leave
 from tortie.agent.ledger import Ledger
-from tortie.agent.node import NodeWatch
+from tortie.agent.node import Facts, NodeWatch
 from tortie.agent.publisher import Publisher
-from tortie.agent.service import Service
+from tortie.agent.service import Service, Surroundings
 from tortie.agent.settings import Settings
 from tortie.agent.start import reconcile
 from tortie.agent.wire import Wire, host_name
@@ -25,62 +35,195 @@ from tortie.kube.client import Client, connect
 
 _log = logging.getLogger(__name__)
 
+# Another one after each boot (proc_sys_kernel(5)).
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Seconds until the folder of deferred DELs is looked at again.
 REPLAY = 10.0
+# Seconds that an agent waits for the one before it, which is given 10 to end.
+LOCK = 15.0
+# Seconds between two looks whether the ledger can be written; each is a commit of 1 ms.
+PROBE = 10.0
+# Seconds until a ledger that can't be opened is tried again.
+REOPEN = 1.0
 
 
 async def run(settings: Settings) -> None:
     """Serve until cancelled."""
-    wire = Wire(settings.mtu)
-    ledger = Ledger(settings.ledger, cooldown=settings.cooldown)
+    for family, method in settings.address_detection.items():
+        detect(family, method, (), (), source)  # what can't be understood is said at once
+    async with _alone(settings.state):
+        await _run(settings)
+
+
+def _made(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@asynccontextmanager
+async def _alone(state: Path) -> AsyncIterator[None]:
+    """Let one agent use a folder, which needs no writing; another one that ends is waited for. Raises BlockingIOError."""
+    deadline, folder = time.monotonic() + LOCK, _made(state)
+    try:
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BlockingIOError(f"another agent runs on this node: it holds {state}; end one of the two") from None
+            await asyncio.sleep(0.1)
+        yield
+    finally:
+        os.close(folder)
+
+
+async def _run(settings: Settings) -> None:
+    wire, boot = Wire(settings.mtu), await asyncio.to_thread(BOOT_ID.read_text)
+    if settings.cni_conf and (Path(settings.cni_conf) / LAST_CONFLIST).exists():
+        # Installed again: a last pod of before must not take with it what this agent is about to make.
+        await asyncio.to_thread(_install, settings)
     try:
         await asyncio.to_thread(wire.prepare)
-        await reconcile(ledger, await asyncio.to_thread(wire.inventory))
-        async with connect(settings.kubeconfig) as client:
-            await _serve(settings, client, ledger, wire)
+        async with _opened(settings, wire, boot) as (ledger, unwired), connect(settings.kubeconfig) as client:
+            installation = Installation(client, settings.daemonset)
+            try:
+                await Agent(settings, client, ledger, wire, unwired).serve(installation)
+            except asyncio.CancelledError:
+                if await installation.is_gone():
+                    pods = len(await asyncio.to_thread(wire.inventory))
+                    await asyncio.to_thread(leave, settings, pods=pods)
+                raise
     finally:
-        await ledger.close()
         wire.close()
 
 
-async def _serve(settings: Settings, client: Client, ledger: Ledger, wire: Wire) -> None:
-    knowledge = Knowledge(client, settings.node, ledger)
-    service = Service(ledger, wire, lambda: Landscape(knowledge.pools.values(), ledger.allocator.blocks), knowledge.facts)
-    knowledge.on_pools = service.news
-    async with Publisher(client, ledger) as publisher:
+@asynccontextmanager
+async def _opened(settings: Settings, wire: Wire, boot: str) -> AsyncIterator[tuple[Ledger, Iterable[str]]]:
+    """Give the ledger, in line with the kernel, and the links that were removed while it couldn't be had."""
+    waiting = unready.Unready(wire, "")
+    ledger = await _try_open(settings, wire, boot, waiting)
+    if ledger is None:
+        _log.error("%s; no pod starts here until then, and DELs remove links alone", waiting.why)
+        async with (
+            door.listen(settings.socket, waiting.answer),
+            health.serve(
+                settings.health_port, lambda: unready.METRICS, settings.metrics_address, lambda: waiting.why or "starting"
+            ),
+        ):
+            while ledger is None:
+                await asyncio.sleep(REOPEN)
+                ledger = await _try_open(settings, wire, boot, waiting)
+        _log.warning("%s can be opened again", settings.ledger)
+    try:
+        yield ledger, waiting.unwired
+    finally:
+        await ledger.close()
 
-        def on_change(block: OwnBlock) -> None:
-            publisher.mark(block.name)
-            service.news()
-            node.wake()
 
-        blocks = OwnBlocks(client, settings.node, ledger, on_change)
-        node = NodeWatch(client, settings.node, lambda: ledger.allocator.blocks, blocks.list)
-        ledger.changed = publisher.mark_address
-        queue = Queue(settings.deferred)
-        await _play(queue, service)
+async def _try_open(settings: Settings, wire: Wire, boot: str, waiting: unready.Unready) -> Ledger | None:
+    """Return the ledger, or None and say to those who wait why it can't be had."""
+    try:
+        ledger = Ledger(settings.ledger, cooldown=settings.cooldown)
+        try:
+            await reconcile(ledger, await asyncio.to_thread(wire.inventory), boot, settings.node)
+        except BaseException:
+            await ledger.close()
+            raise
+    except NotDurable as error:
+        waiting.why = str(error)
+        return None
+    return ledger
+
+
+class Agent:
+    """The parts of a running agent, each told of what the others notice."""
+
+    def __init__(self, settings: Settings, client: Client, ledger: Ledger, wire: Wire, unwired: Iterable[str]) -> None:
+        self._settings, self._ledger = settings, ledger
+        self.queue = Queue(settings.deferred)
+        self.knowledge = Knowledge(client, settings.node, ledger)
+        self.demand, self.firewall = Demand(ledger, self._look), foreign.Watch(self._look)
+        ask, wait, served = self.demand.ask, self.demand.wait, self.demand.served
+        around = Surroundings(self._landscape, self.knowledge.facts, ask, self.queue.forget, wait, served)
+        self.service = Service(ledger, wire, around, unwired)
+        facts = Facts(
+            own=lambda: ledger.allocator.blocks,
+            pools=lambda: self.demand.pools(self.knowledge.pools.values()),
+            short=self.demand.short,
+            firewalls=lambda: self.firewall.found,
+            mtu=wire.mtu,
+            methods=settings.address_detection,
+        )
+        self.node = NodeWatch(client, settings.node, facts)
+        self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
+        self.node.listed = self.blocks.list
+        self.publisher = Publisher(client, ledger, self.blocks.version)
+        self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service)
+        self.knowledge.on_pools = self.service.news
+        ledger.changed = self.publisher.mark_address
+        self._parts = metrics.Parts(
+            ledger, self.publisher, self.knowledge, self.node, self.firewall, self.demand, self.queue, self.blocks
+        )
+
+    async def serve(self, installation: Installation) -> None:
+        """Serve until cancelled: what was deferred first, then the door is open."""
+        port = self._settings.health_port
+        await _play(self.queue, self.service)
         try:
             async with (
-                door.listen(settings.socket, service.answer),
-                health.serve(settings.health_port, lambda: metrics.render(ledger)),
+                self.publisher,
+                door.listen(self._settings.socket, self._answer),
+                health.serve(port, self._metrics, self._settings.metrics_address, lambda: self._ledger.why_not_ready),
                 asyncio.TaskGroup() as tasks,
             ):
-                tasks.create_task(_play_forever(queue, service))
-                tasks.create_task(foreign.watch())
-                await asyncio.to_thread(_install, settings)
-                _log.info("ready: %d addresses in use, %d blocks", len(ledger), len(ledger.allocator.blocks))
-                for part in (knowledge, blocks, node):
+                tasks.create_task(_play_forever(self.queue, self.service))
+                tasks.create_task(self.firewall.run())
+                tasks.create_task(_probe_forever(self._ledger, self.service))
+                await asyncio.to_thread(_install, self._settings)
+                _log.info("ready: %d addresses in use, %d blocks", len(self._ledger), len(self._ledger.allocator.blocks))
+                for part in (self.knowledge, self.blocks, self.node, installation):
                     tasks.create_task(part.run())
         finally:
-            service.close()
+            self.service.close()
+
+    async def _answer(self, data: bytes) -> dict[str, Any]:
+        asked = question(data)
+        return await (self.inquiries.answer(asked) if asked else self.service.answer(data))
+
+    def _metrics(self) -> bytes:
+        return metrics.METRICS.render(self._parts)
+
+    def _landscape(self) -> Landscape:
+        known = self.knowledge.pools_are_known and self.blocks.are_known
+        pools, blocks = self.knowledge.pools.values(), self._ledger.allocator.blocks
+        return Landscape(pools, blocks, complete=known, owner=self.node.owner_of, node_labels=self.node.labels)
+
+    def _look(self) -> None:
+        self.node.wake()
+
+    def _on_block(self, block: OwnBlock) -> None:
+        self.publisher.mark(block.name)
+        self.service.news()
+        self.node.wake()
 
 
 async def _play(queue: Queue, service: Service) -> None:
     """Do the DELs that came while no agent was there; what can't be done now stays for the next time."""
+    try:
+        await _play_all(queue, service)
+        await asyncio.to_thread(queue.clean, time.time())
+    except OSError as error:
+        _log.error(
+            "the deferred DELs can't be read or removed: %s; tried again in %g s, look at the node's disk", error, REPLAY
+        )
+
+
+async def _play_all(queue: Queue, service: Service) -> None:
     for deferred in await asyncio.to_thread(queue.waiting):
         request = deferred.request
         try:
-            freed = await service.delete(host_name(request.container_id, request.ifname))
+            freed = await service.delete(host_name(request.container_id, request.ifname), deferred.path.exists)
         except CniError as error:
             _log.error("deferred DEL %s: %s; it is tried again in %g s", deferred.path.name, error, REPLAY)
             continue
@@ -92,8 +235,20 @@ async def _play_forever(queue: Queue, service: Service) -> None:
     """The plugin may have found nobody just before the door opened, or when too many knocked at once."""
     while True:
         await _play(queue, service)
-        await asyncio.to_thread(queue.clean, time.time())
         await asyncio.sleep(REPLAY)
+
+
+async def _probe_forever(ledger: Ledger, service: Service) -> None:
+    """Notice a disk that can't be written before a pod does, and that it can again; raises Damaged."""
+    while True:
+        try:
+            await ledger.probe()
+            await service.free_unwired()
+        except Damaged:
+            raise  # the next start puts the file aside
+        except NotDurable:
+            pass  # the ledger says so
+        await asyncio.sleep(PROBE)
 
 
 def _install(settings: Settings) -> None:

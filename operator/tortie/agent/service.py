@@ -8,9 +8,10 @@ not answered is repeated by the runtime.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tortie.addressing.allocator import Address
@@ -19,7 +20,7 @@ from tortie.agent import cni
 from tortie.agent.cni import CniError, Request
 from tortie.agent.faults import point
 from tortie.agent.journal import NotDurable
-from tortie.agent.ledger import Entry, Exhausted, Ledger, Link
+from tortie.agent.ledger import Entry, Exhausted, InUse, Ledger, Link, NotReclaimed
 from tortie.agent.metrics import REQUESTS
 from tortie.agent.wire import WireError, host_name
 
@@ -45,19 +46,37 @@ class Wire(Protocol):
     def check(self, netns: str, ifname: str, host: str, addresses: Sequence[Address]) -> None:
         """Raise WireError where anything isn't as `attach` made it."""
 
+    def inventory(self) -> dict[str, list[Address]]:
+        """Return the host's ends that are there, with the addresses that lead there; raises WireError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the agent's other parts know, and want to know.
+
+    Attributes:
+        landscape: Returns pools and own blocks.
+        facts: Returns what is known of a request's pod.
+        ask: Is told of pools that a pod chose, of which the node may have no block.
+        forget: Is told of container and interface of an ADD: a DEL of before is over.
+        wait: Is told of a pod that waits for an address of these pools, for so many seconds.
+        served: Is told of a pod that got what it wanted.
+    """
+
+    landscape: Callable[[], Landscape]
+    facts: Callable[[Request], Awaitable[PodFacts]]
+    ask: Callable[[Iterable[str]], None]
+    forget: Callable[[str, str], None]
+    wait: Callable[[str, Iterable[str], float], None]
+    served: Callable[[str], None]
+
 
 class Service:
-    """Answers requests. `facts` returns what is known of a request's pod; `landscape` pools and own blocks."""
+    """Answers requests."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        wire: Wire,
-        landscape: Callable[[], Landscape],
-        facts: Callable[[Request], Awaitable[PodFacts]],
-    ) -> None:
-        self._ledger, self._wire = ledger, wire
-        self._landscape, self._facts = landscape, facts
+    def __init__(self, ledger: Ledger, wire: Wire, around: Surroundings, unwired: Iterable[str] = ()) -> None:
+        self._ledger, self._wire, self._around = ledger, wire, around
+        self._unwired = set(unwired)  # links that are gone and whose addresses couldn't be freed yet
         self._threads = ThreadPoolExecutor(WORKERS, "wire")
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._news = asyncio.Event()
@@ -80,7 +99,9 @@ class Service:
             outcome = await self._do(request)
             code = "ok"
             if request.command in ("ADD", "DEL"):
-                _log.info("%s %s: %s, %.1f ms", request.command, request.pod, outcome[1], (time.monotonic() - began) * 1000)
+                milliseconds = round((time.monotonic() - began) * 1000, 1)
+                told = {"pod": request.pod, "address": outcome[1], "ms": milliseconds, "container": request.container[:12]}
+                _log.info("%s %s: %s, %g ms", request.command, request.pod, outcome[1], milliseconds, extra=told)
             return {"result": outcome[0]}
         except CniError as error:
             code = str(error.code)
@@ -111,6 +132,11 @@ class Service:
         link = Link(host, request.container, request.ifname, request.netns, *named)
         async with self._alone(host):
             point("add received")
+            try:
+                self._around.forget(request.container, request.ifname)
+            except OSError as error:
+                raise CniError(cni.TRY_LATER, f"{request.pod}: its DEL of before can't be removed: {error}") from error
+            self._unwired.discard(host)
             entries = self._ledger.find(host) or await self._allocate(link, request)
             point("add recorded")
             addresses = [entry.address for entry in entries]
@@ -125,22 +151,32 @@ class Service:
 
     async def _allocate(self, link: Link, request: Request) -> tuple[Entry, ...]:
         deadline = time.monotonic() + max(0.0, min(WAIT, request.timeout - RESERVE))
-        facts = await self._facts(request)
+        facts = await self._around.facts(request)
         while True:
-            news = self._news
+            news, landscape = self._news, self._around.landscape()
             try:
-                landscape = self._landscape()
-                return await self._ledger.allocate(link, wanted(facts, landscape))
+                wishes = wanted(facts, landscape)
+                self._around.ask(pool for wish in wishes if wish.chosen for pool in wish.pools)
+                entries = await self._ledger.allocate(link, wishes)
             except Refused as error:
-                raise CniError(cni.REFUSED, f"{request.pod}: {error}") from error
+                left = deadline - time.monotonic()
+                if landscape.complete or left <= 0:
+                    raise CniError(cni.REFUSED, f"{request.pod}: {error}") from error
+                await _wait(news, left)
             except NotDurable as error:
                 raise CniError(cni.TRY_LATER, f"{request.pod}: {error}") from error
             except (NoPool, Exhausted) as error:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise CniError(cni.TRY_LATER, f"{request.pod}: {error}; the runtime tries again") from error
+                    why = "; ".join(filter(None, (str(error), self._ledger.why_not_ready, "the runtime tries again")))
+                    raise CniError(cni.TRY_LATER, f"{request.pod}: {why}") from error
                 rests = self._ledger.seconds_to_rest()
+                if isinstance(error, Exhausted):
+                    self._around.wait(request.pod, (pool for wish in wishes for pool in wish.pools), left)
                 await _wait(news, left if rests is None else min(left, rests + 0.01))
+            else:
+                self._around.served(request.pod)
+                return entries
 
     async def _undo(self, host: str) -> None:
         """Take back an ADD whose wire failed; what can't be taken back now goes with the runtime's DEL."""
@@ -150,18 +186,71 @@ class Service:
         except (WireError, NotDurable) as error:
             _log.warning("%s: %s; it is tried again when the runtime deletes the pod", host, error)
 
-    async def delete(self, host: str) -> str:
-        """Unwire a link and free what it has; the unknown is fine. Raises CniError."""
+    async def delete(self, host: str, meant: Callable[[], bool] = lambda: True) -> str:
+        """Unwire a link and free what it has; the unknown is fine. Raises CniError.
+
+        `meant` is asked when no other request does something to the link: it may have been added again.
+        """
         async with self._alone(host):
+            if not meant():
+                return "nothing: it was added again"
             point("del received")
             try:
                 await self._in_thread(self._wire.detach, host)
                 point("del unwired")
                 freed = await self._ledger.release(host)
                 point("del released")
-            except (WireError, NotDurable) as error:
+            except WireError as error:
                 raise CniError(cni.TRY_LATER, f"{host}: {error}") from error
+            except NotDurable:
+                self._unwired.add(host)
+                return "its link is gone; its addresses stay in use until that can be recorded"
         return ", ".join(str(entry.address) for entry in freed) or "nothing was known of it"
+
+    async def free_unwired(self) -> None:
+        """Free what links had that are gone already, now that the ledger can be written; raises NotDurable.
+
+        Pods that end are what makes room on a full disk, so a DEL doesn't wait for it. Crash point: an agent that dies in
+        between has a record without a link, which its next start frees, because the pod's namespace is gone by then.
+        """
+        for host in list(self._unwired):
+            async with self._alone(host):
+                if host in self._unwired:
+                    freed = await self._ledger.release(host)
+                    self._unwired.discard(host)
+                    _log.info("%s: %s freed", host, ", ".join(str(entry.address) for entry in freed) or "nothing")
+
+    async def reclaim(self, one: Address, epoch: str, sequence: int) -> tuple[Entry, ...]:
+        """Free what the link of an allocation has, and return it; raises NotReclaimed.
+
+        Only if the ledger still holds that very allocation and no interface uses the address: who judged it leaked may
+        have seen an older state.
+        """
+        found = next(
+            (e for entries in self._ledger.links() for e in entries if (e.address, e.sequence) == (one, sequence)), None
+        )
+        if epoch != self._ledger.epoch or found is None:
+            raise NotReclaimed(f"{one}: allocation {sequence} of ledger {epoch or '-'} isn't there any more; look again")
+        host = found.link.host
+        async with self._alone(host):
+            if found not in self._ledger.find(host):
+                raise NotReclaimed(f"{one}: it was released meanwhile")
+            try:
+                links = await self._in_thread(self._wire.inventory)
+            except WireError as error:
+                raise NotReclaimed(f"{one}: {error}") from error
+            if users := [name for name, held in links.items() if name == host or one in held]:
+                raise InUse(f"{one}: the interface {users[0]} uses it; it is freed when that is deleted")
+            try:
+                return await self._ledger.release(host)
+            except NotDurable as error:
+                raise NotReclaimed(f"{one}: {error}") from error
+
+    async def why_not_ready(self) -> str:
+        """Return why no pod can start here, "" where it can."""
+        with suppress(NotDurable):  # the ledger says so itself
+            await self._ledger.probe()
+        return self._ledger.why_not_ready
 
     async def _check(self, request: Request) -> str:
         host = host_name(request.container, request.ifname)
@@ -189,10 +278,8 @@ class Service:
         return f"{len(gone)} freed"
 
     async def _status(self) -> str:
-        try:
-            await self._ledger.probe()
-        except NotDurable as error:
-            raise CniError(cni.NOT_AVAILABLE, f"no pod can start here: {error}") from error
+        if why := await self.why_not_ready():
+            raise CniError(cni.NOT_AVAILABLE, f"no pod can start here: {why}")
         return "ready"
 
     @asynccontextmanager

@@ -1,7 +1,12 @@
 """The agent's settings. Each states unit, default and what zero means."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from tortie.addressing.ranges import Family
+
+DETECTION = "kubernetes-internal-ip"  # the method by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +22,13 @@ class Settings:
         cni_conf: Folder where the runtime looks for CNI configurations; "" installs none.
         plugin: The CNI plugin's file, to be installed from; "" installs none.
         mtu: Bytes that a pod's packet may have. Default 0: the smallest of the node's links.
+        address_detection: How the node's address of each family is found, in Calico's words (`tortie.agent.detection`).
+            Default: the Node's InternalIP, else the first address found.
         cooldown: Seconds that a released address rests. Default 30. Zero: it may go out again at once.
+        daemonset: The agents' DaemonSet, `namespace/name`. When it is deleted Tortie is uninstalled, and an agent that ends
+            cleans up. Default "": an agent never does.
         health_port: TCP port of /healthz, /readyz and /metrics on 127.0.0.1. Default 9091. Zero: none.
+        metrics_address: HOST:PORT where /metrics alone is served as well, an IPv6 address as [::1]:9095. Default "": nowhere.
     """
 
     node: str
@@ -29,8 +39,11 @@ class Settings:
     cni_conf: str = ""
     plugin: str = ""
     mtu: int = 0
+    address_detection: Mapping[Family, str] = field(default_factory=lambda: {4: DETECTION, 6: DETECTION})
     cooldown: float = 30.0
+    daemonset: str = ""
     health_port: int = 9091
+    metrics_address: str = ""
 
     @property
     def socket(self) -> Path:

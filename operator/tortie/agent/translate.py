@@ -1,5 +1,6 @@
 """Between objects on the wire and what the agent decides by, both ways. Pure."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ def own_block(seen: lean.Block, epoch: str) -> OwnBlock:
         reserved=tuple(parse(one) for one in spec.reserved),
         cede=parse(spec.cede) if spec.cede else None,
         settled=spec.settled if spec.settled_epoch == epoch else 0,
+        without=tuple(parse(one) for one in spec.without),
     )
 
 
@@ -39,12 +41,14 @@ def usable_pool(seen: lean.Pool) -> UsablePool:
         disabled=spec.disabled or not workloads,
         automatic=spec.assignment_mode == "Automatic",
         namespaces=selector.parse(spec.namespace_selector) if spec.namespace_selector else None,
+        nodes=selector.parse(spec.node_selector) if spec.node_selector else None,
     )
 
 
-def dump_pools(pools: list[lean.Pool]) -> str:
-    """Return pools as a text that `load_pools` reads after a restart."""
-    return msgspec.json.encode(pools).decode()
+def dump_pools(pools: Iterable[lean.Pool]) -> str:
+    """Return pools as a text that `load_pools` reads after a restart; the same for the same specs, whatever else changes."""
+    named = sorted((lean.Pool(lean.Metadata(pool.metadata.name), pool.spec) for pool in pools), key=lambda p: p.metadata.name)
+    return msgspec.json.encode(named).decode()
 
 
 def load_pools(text: str) -> list[lean.Pool]:

@@ -7,18 +7,22 @@ pod. The functions are synchronous and are called in threads; a thread enters th
 import errno
 import hashlib
 import os
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute, config, netns
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address, address
+from tortie.addressing.ranges import BITS
+from tortie.agent import netlink
 from tortie.agent.faults import point
+from tortie.agent.netlink import AF, Netlink
 
 GROUP = 0x746F7274  # "tort": the link group that tells our interfaces from others'
 _ETHERNET = 1500  # bytes, where no link says another
@@ -26,15 +30,19 @@ PROTOCOL = 201  # of every route of ours; iproute2's rt_protos has no name for i
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 # What a pod takes for its router: RFC 3927's range for IPv4, HOST_MAC's EUI-64 for IPv6 (RFC 4291, appendix A).
 GATEWAY = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
-_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-_WHOLE = {4: 32, 6: 128}
-_LINK_SCOPE, _PERMANENT = 253, 0x80
-_NODAD, _NOPREFIXROUTE = 0x02, 0x200
 # proxy_arp: we answer for the gateway, which nobody has; at once, not after a random delay.
 _HOST_SYSCTLS = {
     4: {"proxy_arp": "1", "forwarding": "1", "rp_filter": "0"},
     6: {"proxy_ndp": "1", "forwarding": "1", "accept_ra": "0", "accept_dad": "0"},
 }
+# The kernel's deletion of a link takes 30 ms, of which the link is there for one (measured, 100 links): the rest waits for
+# others to forget it. So many links may be in that state before the next one waits.
+_DELETERS = 8
+_GLANCE = 0.0005  # seconds between two looks whether a link is gone, or up
+_LOOPBACK = 1  # its index in every namespace
+_UP = 2.0  # seconds until a link must be up; it takes well under a millisecond
+# In a container /proc/sys can't be written; the chart mounts the node's, which is that of whatever namespace a thread is in.
+_SYSCTLS = next(path for path in (Path("/host/proc/sys"), Path("/proc/sys")) if path.is_dir())
 _NODE_SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 
 
@@ -57,142 +65,171 @@ class Wire:
         self.mtu = mtu
         self._node = node
         self._own = threading.local()
-        self._sockets: list[IPRoute] = []
+        self._sockets: list[Netlink] = []
+        self._deleters = futures.ThreadPoolExecutor(_DELETERS, "delete", self._enter)
 
     def close(self) -> None:
         """Close what the threads opened; they must have ended, or be idle."""
+        self._deleters.shutdown()
         while self._sockets:
             self._sockets.pop().close()
 
     def prepare(self) -> None:
         """Let the node forward packets, and find out the MTU."""
-        with self._kernel() as kernel:
+        config.default_communicate_timeout = 30  # seconds, in place of 2: a node that boots is busy
+        with self._here(), IPRoute() as kernel:
+            netns.setns(self._own.home)  # the first time it looks for the C library, by a process: not while a pod waits
             for name in _NODE_SYSCTLS:
                 _write(name, "1")
             self.mtu = self.mtu or _smallest_mtu(kernel)
 
     def attach(self, namespace: str, ifname: str, host: str, addresses: Sequence[Address]) -> tuple[str, str]:
         """Make the link and return the MAC of the host's end and of the pod's; one that is there and whole is left alone."""
-        with self._kernel() as kernel, _opened(namespace) as pod:
-            if _index(host):
+        with self._here() as node, _opened(namespace) as pod:
+            if node.index(host):
                 try:
-                    return self._check(kernel, pod, ifname, host, addresses)
-                except WireError:
-                    _delete(kernel, host)
+                    return self._check(pod, ifname, host, addresses)
+                except (WireError, NetlinkError, OSError):
+                    _delete(node, node.index(host))
             mac = _pod_mac(host)
             try:
-                self._make(kernel, pod, ifname, host, mac)
+                node.ask(netlink.veth(host, GROUP, HOST_MAC, self.mtu, (pod, ifname, mac)))
                 point("wire made")
+                index = node.index(host)
+                self._raise_host(node, host, index, addresses)
                 self._wire_pod(pod, ifname, addresses)
                 point("pod wired")
-                self._wire_host(kernel, host, mac, addresses)
+                self._wire_host(node, index, mac, addresses)
+                _wait_up(node, host, index)
                 point("host wired")
             except (NetlinkError, OSError) as error:
                 with suppress(NetlinkError):
-                    _delete(kernel, host)
-                raise WireError(_sentence(error, ifname, namespace, addresses)) from error
+                    _delete(node, node.index(host))
+                wanted = ", ".join(map(str, addresses))
+                why = _why(error, ifname, namespace)
+                raise WireError(f"{ifname} in {namespace} could not be given {wanted}: {why}") from error
             return HOST_MAC, mac
 
     def detach(self, host: str) -> None:
-        """Remove the link and with it all that leads there; one that isn't there is fine."""
-        with self._kernel() as kernel:
+        """Return when the link is gone, and with it all that leads there; one that isn't there is fine.
+
+        The kernel goes on for a while after that. Its routes go before its name does (`unregister_netdevice_many`).
+        """
+        with self._here() as node:
+            index = node.index(host)
+            if not index:
+                return
+            # By its index: a link made under this name afterwards is another.
+            deletion = self._deleters.submit(_delete_link, index)
+            while node.index(host) == index and not deletion.done():
+                futures.wait([deletion], _GLANCE)
             try:
-                _delete(kernel, host)
-            except NetlinkError as error:
+                if deletion.done():
+                    deletion.result()
+            except (NetlinkError, OSError) as error:
                 raise WireError(f"{host} can't be removed: {error}") from error
 
     def check(self, namespace: str, ifname: str, host: str, addresses: Sequence[Address]) -> None:
         """Raise WireError naming the first thing that isn't as `attach` made it."""
-        with self._kernel() as kernel, _opened(namespace) as pod:
-            self._check(kernel, pod, ifname, host, addresses)
+        with self._here(), _opened(namespace) as pod:
+            try:
+                self._check(pod, ifname, host, addresses)
+            except (NetlinkError, OSError) as error:
+                raise WireError(f"{ifname} in {namespace} can't be looked at: {_why(error, ifname, namespace)}") from error
 
     def inventory(self) -> dict[str, list[Address]]:
-        """Return the host's ends that are there, with the addresses that our routes lead there."""
-        with self._kernel() as kernel:
-            links = {link["index"]: str(link.get("ifname")) for link in kernel.get_links() if link.get("group") == GROUP}
-            found: dict[str, list[Address]] = {name: [] for name in links.values()}
-            for family in (4, 6):
-                for route in kernel.get_routes(family=_AF[family], proto=PROTOCOL):
-                    if route.get("oif") in links and route["dst_len"] == _WHOLE[family]:
-                        found[links[route.get("oif")]].append(address(route.get("dst")))
-            return found
+        """Return the host's ends that are there, with the addresses that our routes lead there; raises WireError."""
+        try:
+            with self._here() as node:
+                links = {link["index"]: str(link.get("ifname")) for link in node.links() if link.get("group") == GROUP}
+                found: dict[str, list[Address]] = {name: [] for name in links.values()}
+                for family in (4, 6):
+                    for route in node.routes(family, PROTOCOL, pods=True):
+                        if route.get("oif") in links and route["dst_len"] == BITS[family]:
+                            found[links[route.get("oif")]].append(address(route.get("dst")))
+                return found
+        except (NetlinkError, OSError) as error:
+            raise WireError(f"the pods' links and routes can't be listed: {error}") from error
 
-    def _make(self, kernel: Any, pod: int, ifname: str, host: str, mac: str) -> None:
-        peer = {"ifname": ifname, "net_ns_fd": pod, "mtu": self.mtu, "address": mac}
-        kernel.link("add", ifname=host, kind="veth", group=GROUP, address=HOST_MAC, mtu=self.mtu, peer=peer)
-
-    def _wire_host(self, kernel: Any, host: str, mac: str, addresses: Sequence[Address]) -> None:
-        index = _index(host)
+    def _raise_host(self, node: Netlink, host: str, index: int, addresses: Sequence[Address]) -> None:
+        """Let the host's end be up before the pod's, so that both are ready to send when that one is."""
         for one in addresses:
             for name, value in _HOST_SYSCTLS[one.family].items():
                 _write(f"net/ipv{one.family}/conf/{host}/{name}", value)
-        kernel.link("set", index=index, state="up")
+        node.ask(netlink.up(index))
+
+    def _wire_host(self, node: Netlink, index: int, mac: str, addresses: Sequence[Address]) -> None:
+        requests = []
         for one in addresses:
-            kernel.neigh("replace", family=_AF[one.family], ifindex=index, dst=str(one), lladdr=mac, state=_PERMANENT)
-            dst = f"{one}/{_WHOLE[one.family]}"
-            kernel.route("replace", family=_AF[one.family], dst=dst, oif=index, scope=_LINK_SCOPE, proto=PROTOCOL)
+            requests.append(netlink.neighbour(index, one.family, str(one), mac))
+            requests.append(netlink.route(index, one, PROTOCOL))
+        node.ask(*requests)
 
     def _wire_pod(self, pod: int, ifname: str, addresses: Sequence[Address]) -> None:
-        with self._inside(pod) as kernel:
-            index = _index(ifname)
+        with self._inside(pod), Netlink() as within:
+            index = within.index(ifname)
+            requests = [netlink.up(_LOOPBACK), netlink.up(index)]
             for one in addresses:
+                gateway = address(GATEWAY[one.family])
+                requests.append(netlink.give(index, one))
+                requests.append(netlink.neighbour(index, one.family, str(gateway), HOST_MAC))
                 if one.family == 6:
                     _write(f"net/ipv6/conf/{ifname}/accept_ra", "0")
                     _write(f"net/ipv6/conf/{ifname}/accept_dad", "0")
-            kernel.link("set", index=1, state="up")
-            kernel.link("set", index=index, state="up")
-            for one in addresses:
-                family, gateway = _AF[one.family], GATEWAY[one.family]
-                flags = _NODAD | _NOPREFIXROUTE if one.family == 6 else 0
-                kernel.addr("add", index=index, family=family, address=str(one), prefixlen=_WHOLE[one.family], flags=flags)
-                kernel.neigh("replace", family=family, ifindex=index, dst=gateway, lladdr=HOST_MAC, state=_PERMANENT)
-                if one.family == 4:
-                    kernel.route("add", dst=f"{gateway}/32", oif=index, scope=_LINK_SCOPE)
-                kernel.route("add", family=family, dst="default", gateway=gateway, oif=index)
+                else:
+                    requests.append(netlink.route(index, gateway))
+                requests.append(netlink.default(index, one.family, str(gateway)))
+            within.ask(*requests)
+            _wait_up(within, ifname, index)
 
-    def _check(self, kernel: Any, pod: int, ifname: str, host: str, addresses: Sequence[Address]) -> tuple[str, str]:
-        outside = _need(_link(kernel, host), f"{host} is missing on the node")
-        _need(outside.get("group") == GROUP and outside.get("operstate") == "UP", f"{host} is not ours or not up")
-        for one in addresses:
-            routes = kernel.get_routes(family=_AF[one.family], oif=outside["index"], proto=PROTOCOL)
-            there = {route.get("dst") for route in routes if route["dst_len"] == _WHOLE[one.family]}
-            _need(str(one) in there, f"the node's route to {one} is missing")
-            for name, value in _HOST_SYSCTLS[one.family].items():
-                key = f"net/ipv{one.family}/conf/{host}/{name}"
-                _need(_read(key) == value, f"sysctl {key.replace('/', '.')} is {_read(key)}, not {value}")
-        with self._inside(pod) as within:
+    def _check(self, pod: int, ifname: str, host: str, addresses: Sequence[Address]) -> tuple[str, str]:
+        with IPRoute() as kernel:
+            outside = _need(_link(kernel, host), f"{host} is missing on the node")
+            _need(outside.get("group") == GROUP and outside.get("operstate") == "UP", f"{host} is not ours or not up")
+            for one in addresses:
+                routes = kernel.get_routes(family=AF[one.family], oif=outside["index"], proto=PROTOCOL)
+                there = {route.get("dst") for route in routes if route["dst_len"] == BITS[one.family]}
+                _need(str(one) in there, f"the node's route to {one} is missing")
+                for name, value in _HOST_SYSCTLS[one.family].items():
+                    key = f"net/ipv{one.family}/conf/{host}/{name}"
+                    _need(_read(key) == value, f"sysctl {key.replace('/', '.')} is {_read(key)}, not {value}")
+        with self._inside(pod), IPRoute() as within:
             inside = _need(_link(within, ifname), f"{ifname} is missing in the pod")
             _need(inside["index"] == outside.get("link"), f"{ifname} is not the other end of {host}")
             _need(inside.get("operstate") == "UP", f"{ifname} is down in the pod")
-            _need(inside.get("mtu") == outside.get("mtu") == self.mtu, f"the MTU is {inside.get('mtu')}, not {self.mtu}")
+            mtus = inside.get("mtu"), outside.get("mtu")  # those of its time: the node's may be another now
+            _need(mtus[0] == mtus[1], f"the MTU is {mtus[0]} in the pod and {mtus[1]} on the node")
             here = {address(a.get("address")) for a in within.get_addr(index=inside["index"])}
             for one in addresses:
                 _need(one in here, f"{ifname} hasn't the address {one}")
-                routes = within.get_default_routes(family=_AF[one.family])
+                routes = within.get_default_routes(family=AF[one.family])
                 wanted = GATEWAY[one.family]
                 _need(any(r.get("gateway") == wanted for r in routes), f"the pod's default route via {wanted} is missing")
             return str(outside.get("address")), str(inside.get("address"))
 
     @contextmanager
-    def _kernel(self) -> Iterator[Any]:
+    def _here(self) -> Iterator[Netlink]:
         """Give this thread's netlink socket in the node's namespace."""
         own = self._own
-        if not hasattr(own, "kernel"):
-            if self._node:
-                with _opened(self._node) as node:
-                    netns.setns(node)
+        if not hasattr(own, "netlink"):
+            self._enter()
             own.home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-            own.kernel = IPRoute()
-            self._sockets.append(own.kernel)
-        yield own.kernel
+            own.netlink = Netlink()
+            self._sockets.append(own.netlink)
+        yield own.netlink
+
+    def _enter(self) -> None:
+        """Bring this thread into the node's namespace."""
+        if self._node:
+            with _opened(self._node) as node:
+                netns.setns(node)
 
     @contextmanager
-    def _inside(self, pod: int) -> Iterator[Any]:
-        """Let this thread be in the pod's namespace, with a netlink socket there; it comes back whatever happens."""
+    def _inside(self, pod: int) -> Iterator[None]:
+        """Let this thread be in the pod's namespace; it comes back whatever happens."""
         netns.setns(pod)
         try:
-            with IPRoute() as kernel:
-                yield kernel
+            yield
         finally:
             netns.setns(self._own.home)
 
@@ -231,22 +268,31 @@ def _link(kernel: Any, name: str) -> Any:
         raise
 
 
-def _delete(kernel: Any, host: str) -> None:
-    index = _index(host)
+def _wait_up(kernel: Netlink, name: str, index: int) -> None:
+    """Return when a link that was set up sends: until the kernel's link watch has seen its carrier, packets are lost.
+
+    Since Linux 6.13 asking for the link is enough (`rtnl_getlink`); before, another thread of the kernel's does it in time.
+    """
+    deadline = time.monotonic() + _UP
+    while not kernel.is_up(index):
+        if time.monotonic() > deadline:
+            raise WireError(f"{name} is set up and doesn't come up within {_UP:g} s; the node's dmesg may say why")
+        time.sleep(_GLANCE)
+
+
+def _delete(kernel: Netlink, index: int) -> None:
+    """Delete a link; index 0 is none."""
     if index:
         try:
-            kernel.link("del", index=index)
+            kernel.ask(netlink.delete(index))
         except NetlinkError as error:
             if error.code != errno.ENODEV:  # it went with its namespace meanwhile
                 raise
 
 
-def _index(name: str) -> int:
-    """Return an interface's index in the namespace that this thread is in, 0 where there is none."""
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        return 0
+def _delete_link(index: int) -> None:
+    with Netlink() as kernel:
+        _delete(kernel, index)
 
 
 def _pod_mac(host: str) -> str:
@@ -257,13 +303,13 @@ def _pod_mac(host: str) -> str:
 
 def _write(name: str, value: str) -> None:
     """Set a sysctl of the namespace that this thread is in; unchanged ones are only read."""
-    path = Path("/proc/sys", name)
+    path = _SYSCTLS / name
     if path.read_text().strip() != value:
         path.write_text(value)
 
 
 def _read(name: str) -> str:
-    return Path("/proc/sys", name).read_text().strip()
+    return (_SYSCTLS / name).read_text().strip()
 
 
 _SENTENCES: dict[int, Callable[[str, str], str]] = {
@@ -273,8 +319,7 @@ _SENTENCES: dict[int, Callable[[str, str], str]] = {
 }
 
 
-def _sentence(error: Exception, ifname: str, namespace: str, addresses: Sequence[Address]) -> str:
+def _why(error: Exception, ifname: str, namespace: str) -> str:
     code = error.code if isinstance(error, NetlinkError) else getattr(error, "errno", 0)
     known = _SENTENCES.get(code)
-    what = known(ifname, namespace) if known else str(error)
-    return f"{ifname} in {namespace} could not be given {', '.join(map(str, addresses))}: {what}"
+    return known(ifname, namespace) if known else str(error)

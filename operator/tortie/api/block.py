@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from tortie.api.meta import CIDR_MAX, NAME_MAX, Column, Model, Resource
+from tortie.api.meta import CIDR_MAX, NAME_MAX, Column, Conditions, Model, Resource
 
 # A /20 or /116, the largest block.
 BLOCK_ADDRESSES_MAX = 4096
@@ -15,6 +15,8 @@ BLOCK_ADDRESSES_MAX = 4096
 RELEASES_MAX = 256
 # A node's blocks. 1,024 with the longest names are 0.5 MB, and hold 65,536 addresses at the default size.
 NODE_BLOCKS_MAX = 1024
+# Pools that one node's pods ask for.
+NODE_POOLS_MAX = 256
 
 Cidr = Annotated[str, Field(max_length=CIDR_MAX)]
 Address = Annotated[str, Field(max_length=39)]
@@ -51,6 +53,7 @@ class Release(Model):
 
     address: Annotated[Address, Field(description="The address.")]
     sequence: Annotated[Sequence, Field(description="The sequence of the allocation meant; a later one stays.")]
+    epoch: Annotated[Uid, Field(description="The ledger that the sequence counts in (status.epoch).")]
     reason: Annotated[str, Field(max_length=128, description="Why the allocation is judged leaked.")]
 
 
@@ -72,12 +75,19 @@ class IPAMBlockSpec(Model):
         tuple[Cidr, ...],
         Field(max_length=BLOCK_ADDRESSES_MAX // 2, description="Parts that IPReservations take; never allocated."),
     ] = ()
+    without: Annotated[
+        tuple[Cidr, ...],
+        Field(
+            max_length=BLOCK_ADDRESSES_MAX // 2,
+            description="Parts that the node gave back while the pool was exhausted; they are other blocks now.",
+        ),
+    ] = ()
     releases: Annotated[
         tuple[Release, ...], Field(max_length=RELEASES_MAX, description="Allocations that the agent is asked to free.")
     ] = ()
     cede: Annotated[
         Cidr | None,
-        Field(description="A range asked back, the block or a half of it: the agent allocates nothing more there."),
+        Field(description="A range asked back, the block or a part of it: the agent allocates nothing more there."),
     ] = None
     settled: Annotated[
         Sequence,
@@ -154,8 +164,26 @@ class NodeNetworkStatus(Model):
     """What the node's agent says of its node; grows with the agent."""
 
     addresses: Annotated[
-        tuple[Address, ...], Field(max_length=2, description="The node's own addresses, one of each family.")
+        tuple[Cidr, ...],
+        Field(
+            max_length=2,
+            description="The node's own addresses, one of each family, with the length of their subnet's prefix:"
+            " 192.0.2.7/24. Nodes of one subnet reach each other directly.",
+        ),
     ] = ()
+    mtu: Annotated[int, Field(ge=0, le=65535, description="Bytes that a pod's packet may have here.")] = 0
+    pools: Annotated[
+        tuple[Name, ...],
+        Field(
+            max_length=NODE_POOLS_MAX,
+            description="Pools that pods here asked for by name or by namespace: the node gets blocks of each.",
+        ),
+    ] = ()
+    short: Annotated[
+        tuple[Name, ...],
+        Field(max_length=NODE_POOLS_MAX, description="Pools of which a pod here waits for an address; none of theirs is free."),
+    ] = ()
+    conditions: Conditions = ()
 
 
 class NodeNetwork(Resource):
@@ -166,6 +194,9 @@ class NodeNetwork(Resource):
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="Blocks", path=".spec.blocks[*].cidr"),
         Column(name="Addresses", path=".status.addresses[*]"),
+        Column(name="MTU", path=".status.mtu", type="integer", wide=True),
+        Column(name="Routes", path='.status.conditions[?(@.type=="RoutesSet")].status', wide=True),
+        Column(name="Firewall", path='.status.conditions[?(@.type=="FirewallClear")].reason', wide=True),
         Column(name="Age", path=".metadata.creationTimestamp", type="date"),
     )
 

@@ -11,12 +11,12 @@ from tortie.api.block import IPAMBlock, NodeNetwork
 from tortie.api.crd import custom_resource_definition
 from tortie.api.ippool import IPPool
 from tortie.api.meta import GROUP, Resource
+from tortie.api.policy import AddressSet, NodePolicy, RuleSet
 from tortie.api.settings import IPAMConfiguration, IPReservation
 
-KINDS: tuple[type[Resource], ...] = (
-    *(IPPool, IPAMBlock, NodeNetwork, IPReservation, IPAMConfiguration),
-    *(BGPConfiguration, BGPPeer, BGPFilter),
-)
+# Written by people; the other ones are the operator's.
+WRITTEN: tuple[type[Resource], ...] = (IPPool, IPReservation, IPAMConfiguration, BGPConfiguration, BGPPeer, BGPFilter)
+KINDS: tuple[type[Resource], ...] = (*WRITTEN, IPAMBlock, NodeNetwork, NodePolicy, RuleSet, AddressSet)
 
 _HEADER = "# Generated from operator/tortie/api by `make generate`. DO NOT EDIT.\n"
 _KEEP = {"helm.sh/resource-policy": "keep"}

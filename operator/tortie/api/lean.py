@@ -71,15 +71,30 @@ class BlockSpec(Lean, frozen=True):
     affinity: Affinity
     active: bool = False
     reserved: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    releases: tuple["BlockRelease", ...] = ()
     cede: str | None = None
     settled: int = 0
     settled_epoch: str = ""
 
 
-class BlockAllocation(Lean, frozen=True):
-    """One address in use; only counted here."""
+class BlockRelease(Lean, frozen=True):
+    """An allocation that the agent is asked to free."""
 
     address: str
+    sequence: int
+    epoch: str = ""
+    reason: str = ""
+
+
+class BlockAllocation(Lean, frozen=True):
+    """One address in use, and by which pod."""
+
+    address: str
+    sequence: int = 0
+    namespace: str = ""
+    pod: str = ""
+    uid: str = ""
 
 
 class BlockStatus(Lean, frozen=True):
@@ -114,10 +129,25 @@ class NetworkSpec(Lean, frozen=True):
     blocks: tuple[NetworkBlock, ...] = ()
 
 
+class Condition(Lean, frozen=True):
+    """One of status.conditions."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
 class NetworkStatus(Lean, frozen=True):
     """status of a NodeNetwork."""
 
     addresses: tuple[str, ...] = ()
+    mtu: int = 0
+    pools: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 class Network(Lean, frozen=True):
@@ -126,6 +156,18 @@ class Network(Lean, frozen=True):
     metadata: Metadata
     spec: NetworkSpec = NetworkSpec()
     status: NetworkStatus = NetworkStatus()
+
+
+class LabelledMetadata(Metadata, frozen=True):
+    """The part of metadata that tells whether an object is being deleted."""
+
+    deletion_timestamp: str = ""
+
+
+class Labelled(Lean, frozen=True):
+    """Any object, as far as whether it is there."""
+
+    metadata: LabelledMetadata
 
 
 class AnnotatedMetadata(Metadata, frozen=True):
@@ -140,10 +182,51 @@ class Annotated(Lean, frozen=True):
     metadata: AnnotatedMetadata
 
 
+class PodAnnotations(Lean, frozen=True):
+    """The annotation by which the runtime knows a static pod, whose mirror in the API has another uid."""
+
+    config_hash: str = msgspec.field(default="", name="kubernetes.io/config.hash")
+
+
+class PodMetadata(LabelledMetadata, frozen=True):
+    """The part of a Pod's metadata that tells who it is."""
+
+    annotations: PodAnnotations = PodAnnotations()
+
+
+class PodSpec(Lean, frozen=True):
+    """spec of a Pod, as far as its addresses matter."""
+
+    node_name: str = ""
+    host_network: bool = False
+
+
+class PodIP(Lean, frozen=True):
+    """One of status.podIPs."""
+
+    ip: str
+
+
+class PodStatus(Lean, frozen=True):
+    """status of a Pod, as far as its addresses matter."""
+
+    phase: str = ""
+    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
+
+
+class Pod(Lean, frozen=True):
+    """A Pod, as far as its addresses matter."""
+
+    metadata: PodMetadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
 class PoolSpec(Lean, frozen=True):
     """spec of an IPPool, as far as pods choose by it."""
 
     cidr: str
+    node_selector: str | None = None
     namespace_selector: str | None = None
     assignment_mode: str = "Automatic"
     allowed_uses: tuple[str, ...] | None = None

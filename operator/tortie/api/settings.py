@@ -29,7 +29,7 @@ class IPReservationSpec(Model):
         Field(
             alias="reservedCIDRs",
             max_length=1024,
-            description="Ranges and single addresses that no pod gets unless it asks for one by name.",
+            description="Ranges and single addresses that only a pod gets that asks for the very address by annotation.",
         ),
     ] = ()
 

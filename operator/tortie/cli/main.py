@@ -1,23 +1,20 @@
-"""`tortie`: each command's module is imported when it is asked for, so that an agent doesn't carry the operator's libraries."""
+"""`tortie`: each command's module is imported when it is asked for, so that it carries no other's libraries.
 
-import asyncio
-import faulthandler
+`ask` and `probe` are run in pods by tortiectl, node by node, and are over at once: most of their time would be imports.
+"""
+
 import importlib
-import logging
-import signal
-from collections.abc import Coroutine
-from typing import Any
 
 import click
 
-LOG_LEVEL = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"])
+from tortie import __version__
 
 
 class _Commands(click.Group):
     """The modules beside this one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return ["agent", "operator"]
+        return ["agent", "ask", "hollow", "operator", "probe"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
@@ -27,22 +24,6 @@ class _Commands(click.Group):
 
 
 @click.command(cls=_Commands)
+@click.version_option(__version__, prog_name="tortie")
 def main() -> None:
     """Tortie: addresses and policy for every pod."""
-
-
-def serve(work: Coroutine[Any, Any, None], log_level: str) -> None:
-    """Run a process until it is told to end."""
-    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    faulthandler.register(signal.SIGUSR1)
-    asyncio.run(_until_terminated(work))
-
-
-async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        logging.getLogger(__name__).info("told to end; ended")

@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from tortie.api.block import IPAMBlock, NodeNetwork
 from tortie.api.ippool import IPPool
-from tortie.api.kinds import KINDS
+from tortie.api.kinds import WRITTEN
 from tortie.api.meta import GROUP, VERSION
 from tortie.api.settings import IPAMConfiguration, IPReservation
 from tortie.kube.client import ApiError, Client, NotFound
@@ -23,9 +22,7 @@ from tortie.kube.resource import Resource
 _log = logging.getLogger(__name__)
 
 POOLS, RESERVATIONS, CONFIGURATIONS = IPPool.plural, IPReservation.plural, IPAMConfiguration.plural
-WRITTEN_BY_PEOPLE = {
-    kind.plural: Resource(GROUP, VERSION, kind.plural) for kind in KINDS if kind not in (IPAMBlock, NodeNetwork)
-}
+WRITTEN_BY_PEOPLE = {kind.plural: Resource(GROUP, VERSION, kind.plural) for kind in WRITTEN}
 # Taken and stored; no part of Tortie acts on them yet.
 NOT_BUILT = tuple(plural for plural in WRITTEN_BY_PEOPLE if plural not in (POOLS, RESERVATIONS, CONFIGURATIONS))
 # Seconds between full readings: Kopf's watches don't tell of deletions missed while they were down.

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 from tortie.addressing import planner, ranges
@@ -12,8 +13,11 @@ from tortie.addressing.state import State
 from tortie.api import lean
 from tortie.api.block import IPAMBlock, NodeNetwork
 from tortie.api.meta import API_VERSION, GROUP, VERSION
-from tortie.controller import translate
+from tortie.api.policy_input import Pod
+from tortie.controller import metrics, translate
+from tortie.controller.leaks import PODS, Leaks
 from tortie.controller.manifests import CONFIGURATIONS, POOLS, RESERVATIONS, WRITTEN_BY_PEOPLE, Manifests
+from tortie.controller.policies import Policies
 from tortie.controller.reporter import Reporter
 from tortie.controller.settings import Settings
 from tortie.kube.client import ApiError, Client
@@ -49,22 +53,31 @@ class Operator:
         self._manifests = Manifests(client, self._on_manifest)
         self._events = EventPoster(client, "tortie-operator", gate=holds)
         self._reporter = Reporter(client, self._manifests, self._state, self._events, self._submit)
+        pods = Stream(client, PODS.path(), Pod, self._on_pod)
+        self._leaks = Leaks(client, self._state, self._events, settings.leak_grace, pods.store, wake=self._wake.set)
+        self._policies = Policies(client, holds, self._events, pods.store)
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
         self._streams: tuple[Stream[Any], ...] = (
             Stream(client, NODES.path(), lean.Node, self._on_node, self._manifests.reread),
             Stream(client, BLOCKS.path(), lean.Block, self._on_block),
             self._networks,
+            pods,
         )
         self.take = self._manifests.take  # for what Kopf sees
+        candidates = self._leaks.collector.since
+        streams = (*self._streams, *self._policies.streams)
+        self.known = metrics.Known(
+            self._state, self._reporter.invalid, streams, self._pending, candidates, self._policies.node_policies
+        )
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with self._writer, self._events, asyncio.TaskGroup() as tasks:
             for stream in self._streams:
                 tasks.create_task(stream.run())
+            tasks.create_task(self._policies.run(self._synced))
             await self._manifests.read_all()
-            for stream in self._streams:
-                await stream.synced.wait()
+            await self._synced()
             self.ready.set()
             state = self._state
             _log.info("ready: %d nodes, %d blocks, %d pools", len(state.nodes), len(state.blocks), len(state.pools))
@@ -72,6 +85,14 @@ class Operator:
             tasks.create_task(self._plan_forever())
             tasks.create_task(self._reporter.run())
             tasks.create_task(self._manifests.read_forever())
+            tasks.create_task(self._leaks.run(lambda: not any(stream.is_lost for stream in self._streams)))
+
+    async def _synced(self) -> None:
+        for stream in self._streams:
+            await stream.synced.wait()
+
+    def _pending(self) -> int:
+        return len(self._writer) + self._policies.pending()
 
     def _on_manifest(self, kind: str, name: str) -> None:
         if kind == POOLS:
@@ -110,22 +131,34 @@ class Operator:
             self._state.put_node(translate.node(new))
         elif old is not None:
             self._state.drop_node(old.metadata.name)
+        self._policies.on_node(old, new)
         self._wake.set()
 
     def _on_block(self, old: lean.Block | None, new: lean.Block | None) -> None:
         if new is not None:
             try:
-                self._state.put_block(translate.block(new))
+                block = translate.block(new)
             except ValueError as error:
                 _log.error("IPAMBlock %s: spec: %s; it is left out", new.metadata.name, error)
+                return
+            self._state.put_block(block)
+            self._leaks.put_block(block)
+            self._policies.on_block(old, new)
         elif old is not None:
             self._state.drop_block(old.metadata.name)
+            self._leaks.drop_block(old.metadata.name)
             self._used.pop(("block", old.metadata.name), None)
+            self._policies.on_block(old, None)
         self._wake.set()
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        self._leaks.on_pod(old, new)
+        self._policies.on_pod(old, new)
 
     def _on_network(self, old: lean.Network | None, new: lean.Network | None) -> None:
         if new is not None:
-            self._state.put_network(new.metadata.name, tuple(b.name for b in new.spec.blocks))
+            blocks = tuple(b.name for b in new.spec.blocks)
+            self._state.put_network(new.metadata.name, blocks, frozenset(new.status.pools), frozenset(new.status.short))
         elif old is not None:
             self._state.drop_network(old.metadata.name)
         self._wake.set()
@@ -134,14 +167,16 @@ class Operator:
         while True:
             due = self._timers.next_due()
             delay = None if due is None else max(0.0, due - time.monotonic())
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), delay)
-            except TimeoutError:
-                self._state.mark_all()
             await asyncio.sleep(SETTLE)
             self._wake.clear()
+            if self._timers.passed(time.monotonic()):
+                self._state.mark_all()
             dirty, self._state.dirty = self._state.dirty, set()
-            for change in planner.plan(self._state, self._timers, self._delays, time.monotonic(), dirty):
+            with metrics.plan_measured():
+                changes = planner.plan(self._state, self._timers, self._delays, time.monotonic(), dirty)
+            for change in changes:
                 self._write(change)
 
     def _write(self, change: Change) -> None:
@@ -178,6 +213,7 @@ class Operator:
     def _done(self, key: Hashable, error: ApiError | None) -> None:
         """Plan again what failed, or what was due while its object was busy."""
         assert isinstance(key, tuple)
+        metrics.count_write(key[0], error)
         node = self._skipped.pop(key, "")
         if error is not None:
             self._used.pop(key, None)

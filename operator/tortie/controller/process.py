@@ -8,6 +8,8 @@ import kopf
 
 from tortie import health
 from tortie.api.meta import GROUP, VERSION
+from tortie.controller import metrics
+from tortie.controller.collection import collect_seldom
 from tortie.controller.manifests import WRITTEN_BY_PEOPLE
 from tortie.controller.operator import Operator
 from tortie.controller.settings import Settings
@@ -22,13 +24,18 @@ LEASE = "tortie-operator"
 
 async def run(settings: Settings) -> None:
     """Wait to lead, lead, and return when that is over: the process then starts anew, with nothing remembered."""
-    async with connect(settings.kubeconfig) as client, health.serve(settings.health_port):
+    collect_seldom()
+    shown = metrics.Shown()
+    served = health.serve(settings.health_port, shown.render, settings.metrics_address)
+    async with connect(settings.kubeconfig) as client, served:
         duration = settings.lease_duration
         # client-go's proportions: 15, 10 and 2 seconds.
         timing = Timing(duration, deadline=duration * 2 / 3, retry=duration * 2 / 15)
         lease = Lease(client, settings.namespace, LEASE, settings.identity, timing)
+        shown.leads = lease.holds
         await lease.acquire()
         operator = Operator(client, settings, lease.holds)
+        shown.known = operator.known
         tasks = [
             asyncio.create_task(lease.keep()),
             asyncio.create_task(operator.run()),
@@ -74,7 +81,9 @@ async def _serve_kopf(client: Client, operator: Operator) -> None:
             gone = event["type"] == "DELETED"
             operator.take(plural, name, None if gone else dict(event["object"]))
 
-    await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True)
+    # Kopf would ask for the user's name, which a container's user may not have; standalone, it tells nobody.
+    identity: Any = "tortie"
+    await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True, identity=identity)
 
 
 class Backoffs:

@@ -5,13 +5,14 @@ Does not: what should be said (`status`).
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-from tortie.addressing import planner
+from tortie.addressing import market, planner
 from tortie.addressing.state import State
 from tortie.api.meta import API_VERSION
 from tortie.controller import status, translate
@@ -21,6 +22,8 @@ from tortie.kube.events import EventPoster, Reference
 
 # Seconds between two looks; status is promised to be true within two.
 INTERVAL = 0.5
+# Seconds for which nothing must be left until a pool is called exhausted: what nodes give each other is nobody's for a moment.
+LASTS = 2.0
 
 Submit = Callable[[tuple[str, ...], Callable[[], Any], str], None]
 
@@ -35,24 +38,42 @@ class Reporter:
         self._state = state
         self._events = events
         self._submit = submit
+        self._since: dict[str, float] = {}  # by pool of which nothing is left while pods wait
+        self._told: set[tuple[str, str]] = set()  # nodes, and exhausted pools of which their pods wait for an address
 
     async def run(self) -> None:
         """Look again and again; one look at 100 pools takes a few milliseconds."""
         while True:
-            refused = planner.refused_pools(self._state)
+            refused, exhausted = planner.refused_pools(self._state), self._exhausted(time.monotonic())
+            self._tell_nodes(exhausted)
             for name, body in self._manifests.of[POOLS].items():
                 self._guard(name, body)
-                self._report(POOLS, name, body, self._pool_status(name, body, refused))
+                self._report(POOLS, name, body, self._pool_status(name, body, refused, exhausted.get(name, ())))
             for kind in NOT_BUILT:
                 for name, body in self._manifests.of[kind].items():
                     self._report(kind, name, body, status.not_built(body["kind"]))
             await asyncio.sleep(INTERVAL)
 
-    def _pool_status(self, name: str, body: Body, refused: dict[str, str]) -> Body:
+    def _exhausted(self, now: float) -> dict[str, list[str]]:
+        found = market.exhausted(self._state)
+        self._since = {name: self._since.get(name, now) for name in found}
+        return {name: nodes for name, nodes in found.items() if now - self._since[name] >= LASTS}
+
+    def _tell_nodes(self, exhausted: dict[str, list[str]]) -> None:
+        """Post an Event about each node whose pods have begun to wait for an address that nobody has."""
+        waiting = {(node, pool) for pool, nodes in exhausted.items() for node in nodes}
+        for name, pool in sorted(waiting - self._told):
+            node = self._state.nodes.get(name)
+            if node is not None:
+                about = Reference("v1", "Node", name, node.uid)
+                self._events.post(about, "Warning", status.ADDRESSES_EXHAUSTED, status.waits(pool))
+        self._told = waiting
+
+    def _pool_status(self, name: str, body: Body, refused: dict[str, str], waiting: Sequence[str]) -> Body:
         pool = self._state.pools.get(name)
         if pool is None:
             return status.invalid(self.invalid.get(name, "it can't be read"))
-        return status.pool_status(self._state, pool, body["spec"], refused)
+        return status.pool_status(self._state, pool, body["spec"], refused, waiting)
 
     def _guard(self, name: str, body: Body) -> None:
         """Keep our finalizer on the pool while it lives, and take it off when it is deleted and has no blocks."""

@@ -1,5 +1,6 @@
 """IPPool.status as a pure function of the planner's state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tortie.addressing.ranges import covered
@@ -18,21 +19,42 @@ DELETING = "Deleting"
 # What the manifest says can't be used; the message names the field.
 INVALID = "Invalid"
 
+# Reasons of Sufficient. Usual: the pool has a block for each node that it takes.
+SUFFICIENT = "Sufficient"
+# The pool was made too small for its nodes, or nodes have joined since.
+TOO_FEW_BLOCKS = "TooFewBlocks"
+# Pods wait, and no node has an address of the pool to give.
+EXHAUSTED = "Exhausted"
+# Of a Node whose pods wait for an address of an exhausted pool; an Event, not a condition.
+ADDRESSES_EXHAUSTED = "AddressesExhausted"
+
+# Nodes that a message names.
+_NAMES = 5
 _WORDS = {"Never": "", "Always": "", "CrossSubnet": "CrossSubnet"}
 
 
-def pool_status(state: State, pool: Pool, spec: dict[str, Any], refused: dict[str, str]) -> dict[str, Any]:
-    """Return the status of `pool` without the times of its conditions."""
-    assigned = len(state.blocks_in.get(pool.uid, ()))
+def pool_status(
+    state: State, pool: Pool, spec: dict[str, Any], refused: dict[str, str], waiting: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the status of `pool` without the times of its conditions. `waiting`: nodes for which it is exhausted."""
+    gives = allocatable(pool, state.allocated_in.get(pool.uid, 0), refused)
+    return {
+        "blockSize": pool.block_size,
+        "encapsulation": encapsulation(spec),
+        **figures(state, pool),
+        "conditions": [gives, sufficient(state, pool, waiting, gives=gives["status"] == "True"), *unsupported(spec)],
+    }
+
+
+def figures(state: State, pool: Pool) -> dict[str, dict[str, int]]:
+    """Return how many blocks and addresses `pool` has, of which so many are in use."""
     capacity = pool.range.size
     allocated = state.allocated_in.get(pool.uid, 0)
     reserved = covered(pool.range, state.reserved_in(pool.range))
     return {
-        "blockSize": pool.block_size,
-        "encapsulation": encapsulation(spec),
         "blocks": {
             "total": _count(1 << (pool.block_size - pool.range.prefix)),
-            "assigned": _count(assigned),
+            "assigned": _count(len(state.blocks_in.get(pool.uid, ()))),
             "free": _count(state.spaces[pool.name].count_blocks(pool.block_size)),
         },
         "addresses": {
@@ -40,7 +62,6 @@ def pool_status(state: State, pool: Pool, spec: dict[str, Any], refused: dict[st
             "allocated": _count(allocated),
             "available": _count(max(0, capacity - reserved - allocated)),
         },
-        "conditions": [allocatable(pool, allocated, refused), *unsupported(spec)],
     }
 
 
@@ -55,6 +76,30 @@ def allocatable(pool: Pool, allocated: int, refused: dict[str, str]) -> dict[str
     if pool.disabled:
         return _condition("Allocatable", "False", DISABLED, "spec.disabled is true: nodes get no new blocks of it")
     return _condition("Allocatable", "True", ALLOCATABLE, "nodes get blocks of it")
+
+
+def sufficient(state: State, pool: Pool, waiting: Sequence[str], *, gives: bool) -> dict[str, str]:
+    """Return the condition that says whether `pool` is large enough, and if not, what to do before or while pods wait."""
+    if not gives:
+        return _condition("Sufficient", "True", SUFFICIENT, "nodes get no blocks of it, so it lacks none")
+    if waiting:
+        more = f" and {len(waiting) - _NAMES} more" if len(waiting) > _NAMES else ""
+        named = ", ".join(waiting[:_NAMES]) + more
+        message = f"no address is left, and pods wait on {named}; apply another IPPool, or delete pods"
+        return _condition("Sufficient", "False", EXHAUSTED, message)
+    blocks, nodes = state.whole_blocks(pool), state.takers(pool)
+    if blocks < nodes:
+        message = (
+            f"{blocks} blocks for {nodes} nodes: some get none, or parts of others' only; apply a bigger IPPool,"
+            " or one of smaller blocks (a greater blockSize), or narrow this one's nodeSelector"
+        )
+        return _condition("Sufficient", "False", TOO_FEW_BLOCKS, message)
+    return _condition("Sufficient", "True", SUFFICIENT, "there is a block for each node")
+
+
+def waits(pool: str) -> str:
+    """Return what is said of a Node whose pods wait for an address of a pool that is exhausted."""
+    return f"pods wait for an address of IPPool {pool}, of which none is left; apply another IPPool, or delete pods"
 
 
 def unsupported(spec: dict[str, Any]) -> list[dict[str, str]]:

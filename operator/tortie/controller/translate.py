@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tortie.addressing import ranges, selector, state
+from tortie.addressing.allocator import address
 from tortie.addressing.ranges import Range
 from tortie.api import lean
 from tortie.api.ippool import DEFAULT_BLOCK_SIZE, IPPool
@@ -53,7 +54,10 @@ def node(seen: lean.Node) -> state.Node:
 
 
 def block(seen: lean.Block) -> state.Block:
-    """Return the planner's view of an IPAMBlock; raises ValueError where a CIDR isn't one."""
+    """Return the planner's view of an IPAMBlock; raises ValueError where spec has a CIDR that isn't one.
+
+    What an agent says and nobody can read is left out, and `allocated` counts it: such a block gives nothing away.
+    """
     meta, spec, status = seen.metadata, seen.spec, seen.status
     return state.Block(
         name=meta.name,
@@ -68,8 +72,11 @@ def block(seen: lean.Block) -> state.Block:
         created=meta.creation_timestamp,
         active=spec.active,
         cede=_optional(spec.cede),
-        ceded=_optional(status.ceded),
+        ceded=_readable(status.ceded),
         reserved=tuple(ranges.parse(r) for r in spec.reserved),
+        without=tuple(ranges.parse(r) for r in spec.without),
+        releases=tuple(state.Release(address(r.address), r.sequence, r.epoch, r.reason) for r in spec.releases),
+        held=tuple(filter(None, map(_held, status.allocations))),
         allocated=len(status.allocations),
         published_free=status.free,
         published=(status.epoch, status.sequence),
@@ -101,6 +108,8 @@ def block_patch(wanted: state.Block) -> dict[str, Any]:
             "affinity": {"uid": wanted.node_uid},
             "active": wanted.active,
             "reserved": [str(r) for r in wanted.reserved],
+            "without": [str(r) for r in wanted.without],
+            "releases": [{**r._asdict(), "address": str(r.address)} for r in wanted.releases],
             "cede": str(wanted.cede) if wanted.cede else None,
             "settled": wanted.settled[1],
             "settledEpoch": wanted.settled[0],
@@ -112,6 +121,20 @@ def network_body(name: str, blocks: list[state.Block]) -> dict[str, Any]:
     """Return the NodeNetwork that lists these blocks."""
     listed = [{"name": b.name, "cidr": str(b.range), "pool": b.pool_name} for b in blocks]
     return {"apiVersion": API_VERSION, "kind": "NodeNetwork", "metadata": {"name": name}, "spec": {"blocks": listed}}
+
+
+def _held(said: lean.BlockAllocation) -> state.Held | None:
+    try:
+        return state.Held(address(said.address), said.sequence, said.namespace, said.pod, said.uid)
+    except ValueError:
+        return None
+
+
+def _readable(cidr: str | None) -> Range | None:
+    try:
+        return _optional(cidr)
+    except ValueError:
+        return None
 
 
 def _optional(cidr: str | None) -> Range | None:

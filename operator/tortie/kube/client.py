@@ -5,7 +5,7 @@ Does not: what is asked for, or trying again. Paths come from `Resource.path`; t
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, overload
@@ -23,9 +23,12 @@ from tortie.kube.errors import (
     Gone,
     Invalid,
     NotFound,
+    Status,
     TooManyRequests,
+    Unauthorized,
     Undecodable,
     Unreachable,
+    error_from,
     error_from_answer,
 )
 
@@ -74,7 +77,7 @@ class Client:
         connector = aiohttp.TCPConnector(limit=settings.connections, ssl=credentials.endpoint.tls or True)
         # Not compressed: gzip costs the server more time than the network here gains from it.
         headers = {"User-Agent": f"tortie/{__version__}", "Accept": JSON, "Accept-Encoding": "identity"}
-        async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        async with aiohttp.ClientSession(connector=connector, headers=headers, raise_for_status=_refusal) as session:
             yield cls(session, credentials, settings)
         await asyncio.sleep(0)  # connections that were cut end in the loop's next turn
 
@@ -161,6 +164,39 @@ class Client:
             yield chunks
 
     @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str], *, idle: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a websocket and give its binary messages; it ends when the server ends it. Raises ApiError.
+
+        `idle` seconds of silence are an error; zero: none are.
+        """
+        try:
+            async with await self._upgrade(path, query, protocols, idle) as socket:
+                yield (message.data async for message in socket if message.type is aiohttp.WSMsgType.BINARY)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error, path) from error
+
+    async def _upgrade(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str], idle: float
+    ) -> aiohttp.ClientWebSocketResponse:
+        endpoint = self.credentials.endpoint
+        authorization = await self.credentials.authorization()
+        headers = {"Authorization": authorization} if authorization else {}
+        limits = aiohttp.ClientWSTimeout(ws_receive=idle or None, ws_close=1.0)
+        try:
+            async with asyncio.timeout(self._settings.request or None):
+                return await self._session.ws_connect(
+                    endpoint.server + path, params=query, protocols=protocols, headers=headers, timeout=limits,
+                    max_msg_size=0, proxy=endpoint.proxy, server_hostname=endpoint.server_name,
+                )  # fmt: skip
+        except Unauthorized:
+            self.credentials.refused()
+            raise
+        except aiohttp.WSServerHandshakeError as error:  # an upgrade that is none: an answer below 400
+            raise error_from(Status(message=error.message, code=error.status), f"GET {path}") from error
+
+    @asynccontextmanager
     async def _open(
         self, method: str, path: str, limits: aiohttp.ClientTimeout, *, params: Any, data: Any = None, content: str = ""
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -172,7 +208,7 @@ class Client:
             async with asyncio.timeout(self._settings.request or None):
                 response = await self._session.request(
                     method, endpoint.server + path, data=data, params=params, headers=headers, timeout=limits,
-                    proxy=endpoint.proxy, server_hostname=endpoint.server_name, allow_redirects=False,
+                    proxy=endpoint.proxy, server_hostname=endpoint.server_name, allow_redirects=False, raise_for_status=False,
                 )  # fmt: skip
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error, where) from error
@@ -208,6 +244,13 @@ class Client:
     def _unreachable(self, error: Exception, where: str) -> Unreachable:
         said = str(error) or type(error).__name__
         return Unreachable(f"the API server gave no answer ({said})", f"{where} on {self.server}")
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> None:
+    """Raise what the API server says instead of upgrading: aiohttp asks this before it gives the body up."""
+    if response.status >= 400:
+        where = f"{response.method} {response.url.path}"
+        raise error_from_answer(response.status, await response.read(), where, response.headers.get("Retry-After"))
 
 
 def _end(response: aiohttp.ClientResponse) -> None:

@@ -24,19 +24,32 @@ from typing import ClassVar
 import msgspec
 
 
+class Cause(msgspec.Struct, frozen=True):
+    """One rule that an object breaks (`metav1.StatusCause`); `field` is a path such as spec.cidr, and may be empty."""
+
+    field: str = ""
+    message: str = ""
+
+
+Causes = tuple[Cause, ...]
+
+
 class ApiError(Exception):
     """A request that did not do what it should: `{what} @ {where}`, and the way out."""
 
     retryable: ClassVar[bool] = False
     way_out: ClassVar[str] = ""
 
-    def __init__(self, message: str, where: str, *, status: int = 0, reason: str = "", retry_after: float = 0.0) -> None:
+    def __init__(
+        self, message: str, where: str, *, status: int = 0, reason: str = "", retry_after: float = 0.0, causes: Causes = ()
+    ) -> None:
         super().__init__(message, where)
         self.message = message
         self.where = where
         self.status = status  # HTTP; 0: there was no answer
         self.reason = reason  # the API server's word for programs; may be empty
         self.retry_after = retry_after  # seconds that the server asks to wait; 0: it didn't say
+        self.causes = causes  # the rules that an object breaks, each with its field; empty where the server named none
 
     def __str__(self) -> str:
         return f"{self.message} @ {self.where}" + (f"; {self.way_out}" if self.way_out else "")
@@ -117,6 +130,7 @@ class LeaseLost(ApiError):
 
 class _Details(msgspec.Struct, rename="camel"):
     retry_after_seconds: int = 0
+    causes: Causes = ()
 
 
 class Status(msgspec.Struct, rename="camel"):
@@ -147,7 +161,8 @@ def error_from(status: Status, where: str, retry_after: float = 0.0) -> ApiError
     kind = _BY_REASON.get(status.reason) or (Unreachable if status.code >= 500 else _BY_STATUS.get(status.code, ApiError))
     wait = retry_after or (float(status.details.retry_after_seconds) if status.details else 0.0)
     said = status.message or f"HTTP {status.code}"
-    return kind(said, where, status=status.code, reason=status.reason, retry_after=wait)
+    causes = status.details.causes if status.details else ()
+    return kind(said, where, status=status.code, reason=status.reason, retry_after=wait, causes=causes)
 
 
 def error_from_answer(code: int, body: bytes, where: str, retry_after: str | None = None) -> ApiError:

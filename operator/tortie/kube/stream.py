@@ -88,6 +88,7 @@ class Stream(Generic[T]):
         self._outage = Outage(path)
         self._newest = ""  # the newest version ever seen, kept across lists
         self._stale_lists = 0
+        self._heard = True  # whether the last watch said anything
         self._turn_began = time.monotonic()
 
     @property
@@ -112,9 +113,10 @@ class Stream(Generic[T]):
         """Make sure that the version to go on from is one of the past.
 
         An etcd restored from a backup is behind it, and a watch from the future would be silent until the past catches
-        up. That can't happen without an outage, so only then is it asked.
+        up. It is asked after an outage, and after a watch that said nothing, not even a bookmark: the server may have been
+        replaced between two watches.
         """
-        if self._outage.is_on:
+        if self._outage.is_on or not self._heard:
             where = f"list of {self.path}"
             now = self._decode(await self._client.list_page(self.path, limit=1, **self._selectors)).version
             if is_older(now, self.resource_version):
@@ -189,6 +191,7 @@ class Stream(Generic[T]):
             finally:
                 unproven = proof.when() > asyncio.get_running_loop().time()
                 proof.cancel()
+        self._heard = heard
         if unproven and not heard:
             raise Unreachable("the watch ended as soon as it began", f"WATCH {self.path}")
 

@@ -1,0 +1,156 @@
+"""A node's part in policies: watches what it is to enforce, has it enforced, and says so in NodePolicy.status.
+
+Belongs here: the watches, and when something is enforced and said. Does not: what follows from what the watches saw
+(`tortie.policy.view`), nor how it is enforced (the `Realizer`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from tortie.api.compiled import AddressSet, NodePolicy, NodePolicyStatus, RuleSet
+from tortie.api.meta import GROUP, VERSION
+from tortie.kube.client import ApiError, Client
+from tortie.kube.errors import NotFound
+from tortie.kube.resource import Resource
+from tortie.kube.stream import Stream, StreamSettings
+from tortie.kube.writer import Writer
+from tortie.policy.delivery import WIDE, node_label
+from tortie.policy.view import Changes, Source, View
+
+_log = logging.getLogger(__name__)
+
+NODE_POLICIES = Resource(GROUP, VERSION, "nodepolicies")
+RULE_SETS = Resource(GROUP, VERSION, "rulesets")
+ADDRESS_SETS = Resource(GROUP, VERSION, "addresssets")
+# Seconds: changes of a moment are one transaction and one write.
+SETTLE = 0.05
+
+# Enforces changes, and returns what is wrong, by RuleSet: of those that it was given now or before. None of these is
+# enforced in its new form.
+Realizer = Callable[[Changes], Mapping[str, str]]
+
+
+class PolicyWatch:
+    """Follows what a node is to enforce. The owner of `writer`, which several may share, tells `done` of each write's end."""
+
+    def __init__(
+        self, client: Client, node: str, realize: Realizer, writer: Writer, settings: StreamSettings | None = None
+    ) -> None:
+        self.node = node
+        self.view = View()
+        self._client, self._realize, self._writer = client, realize, writer
+        self._due: asyncio.TimerHandle | None = None
+        self._started = False
+        self._errors: Mapping[str, str] = {}
+        self._desired: NodePolicyStatus | None = None
+        self._policies = Stream(
+            client, NODE_POLICIES.path(), NodePolicy, self._on_policy, field_selector=f"metadata.name={node}", settings=settings
+        )
+        self._labelled: list[Stream[RuleSet] | Stream[AddressSet]] = []
+        sources: tuple[tuple[Source, str], ...] = (("own", node_label(node)), ("wide", WIDE))
+        for source, label in sources:
+            self._labelled += [
+                Stream(client, RULE_SETS.path(), RuleSet, self._on_rule_set(source), label_selector=label, settings=settings),
+                Stream(
+                    client, ADDRESS_SETS.path(), AddressSet, self._on_chunk(source), label_selector=label, settings=settings
+                ),
+            ]
+
+    async def run(self) -> None:
+        """Watch, enforce and report for ever. Nothing is done before all lists are there: it would close what was open."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for stream in (self._policies, *self._labelled):
+                    group.create_task(stream.run())
+                await self.synced()
+                self._settle()
+                self._started = True
+        finally:
+            if self._due is not None:
+                self._due.cancel()
+            self._writer.withdraw(self.node)
+
+    async def synced(self) -> None:
+        """Wait until each watch gave its first list."""
+        for stream in (self._policies, *self._labelled):
+            await stream.synced.wait()
+
+    def done(self, error: ApiError | None) -> None:
+        """Take how a write of the status ended; one of a NodePolicy that is gone isn't repeated."""
+        if error is None or isinstance(error, NotFound):
+            return
+        if not error.retryable:
+            _log.error("NodePolicy %s: its status can't be written: %s; trying again", self.node, error)
+        self._submit()
+
+    def _on_policy(self, _old: NodePolicy | None, new: NodePolicy | None) -> None:
+        self.view.put_node_policy(new)
+        self._soon()
+
+    def _on_rule_set(self, source: Source) -> Callable[[RuleSet | None, RuleSet | None], None]:
+        def on_change(old: RuleSet | None, new: RuleSet | None) -> None:
+            if new is not None:
+                self.view.put_rule_set(source, new)
+            elif old is not None:
+                self.view.drop_rule_set(source, old)
+            self._soon()
+
+        return on_change
+
+    def _on_chunk(self, source: Source) -> Callable[[AddressSet | None, AddressSet | None], None]:
+        def on_change(old: AddressSet | None, new: AddressSet | None) -> None:
+            if new is not None:
+                self.view.put_chunk(source, new, old)
+            elif old is not None:
+                self.view.drop_chunk(source, old)
+            self._soon()
+
+        return on_change
+
+    def _soon(self) -> None:
+        if self._started and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(SETTLE, self._settle)
+
+    def _settle(self) -> None:
+        """Enforce what changed, and say it where what is said is another."""
+        self._due = None
+        changes = self.view.take()
+        before = self._errors
+        if changes.is_for_the_kernel:
+            self._errors = dict(self._realize(changes))
+        if changes.restated or self._errors != before:
+            self._desired = self.view.status(datetime.now(UTC), self._errors)
+            self._submit()
+
+    def _submit(self) -> None:
+        if self._patch():
+            self._writer.submit(self.node, self._write)
+
+    def _patch(self) -> dict[str, Any]:
+        """Return the differences between what the API server has and what is to be said: a merge patch."""
+        stands = self._policies.store.get(self.node)
+        if stands is None or self._desired is None:
+            return {}
+        return difference(msgspec.to_builtins(stands.status), msgspec.to_builtins(self._desired))
+
+    async def _write(self) -> None:
+        if patch := self._patch():  # what is true now: the NodePolicy may be another than when this was submitted
+            await self._client.patch(NODE_POLICIES.path(self.node, subresource="status"), {"status": patch})
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the merge patch that makes `new` of `old`."""
+    patch: dict[str, Any] = dict.fromkeys(old.keys() - new.keys())
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if nested := difference(before, value):
+                patch[name] = nested
+        elif value != before:
+            patch[name] = value
+    return patch

@@ -1,0 +1,1 @@
+"""Policies compiled, and what an independent reading of the Kubernetes API says of them."""
