@@ -138,10 +138,14 @@ class Watch:
 
 
 def settle(cluster: Cluster) -> list[Finding]:
-    """Return when everything that should run does; what doesn't, after long enough, is found."""
-    unlike = ["nothing was asked yet"]
+    """Return when everything that should run does; what doesn't, after long enough, is found.
+
+    Parts end by themselves meanwhile: controllers that found no API server for 10 s give up.
+    """
+    unlike, faults = ["nothing was asked yet"], Faults(cluster)
 
     def is_quiet() -> bool:
+        _restart(faults)
         try:
             unlike[:] = churn.not_quiet(cluster.kubectl)
             if not cluster.is_ready():

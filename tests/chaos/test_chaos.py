@@ -14,7 +14,8 @@ from tests.chaos.__main__ import conclude
 from tests.chaos.containers import containers
 from tests.chaos.judgement import Finding, audit
 from tests.chaos.reading import read
-from tests.chaos.run import last_audit, prepare, run
+from tests.chaos.run import last_audit, prepare, run, settle
+from tests.chaos.schedule import DEPLOYMENTS
 from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.node import Node
 
@@ -133,6 +134,15 @@ def test_a_planted_fault_is_found_and_nothing_else(
     with plant(prepared, Place(prepared, VICTIM)) as planted:
         assert {finding[:3] for finding in audit(read(prepared))} == planted
     assert last_audit(prepared) == []
+
+
+@needs_nodes
+def test_a_part_that_ended_by_itself_is_started_again_while_things_settle(prepared: Cluster) -> None:
+    controllers = prepared.plane.processes["kube-controller-manager"]
+    controllers.kill()
+    controllers.wait()
+    prepared.kubectl.run("scale", "deployment", DEPLOYMENTS[0], "--replicas=2")
+    assert settle(prepared) == []
 
 
 @needs_nodes

@@ -1,7 +1,8 @@
 """Policies on a real API server: the operator keeps the compiled objects as a fresh compilation makes them."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -14,7 +15,12 @@ from tests.controller.acting import API, Operators, active, blocks, node, pool, 
 from tests.controller.policies import CLUSTER_POLICIES, DEFINITION, Object, admits, app, condition, denies, namespace, pod
 from tests.policy.compiling import Objects, fresh
 from tortie.api.compiled import AddressSetSpec, NodePolicySpec, RuleSetSpec
+from tortie.controller import policies
+from tortie.controller.operator import Operator
+from tortie.controller.settings import Settings
+from tortie.kube.client import Client
 from tortie.policy import delivery
+from tortie.policy.compiler import Changes, Compiler
 
 
 @pytest.fixture
@@ -345,6 +351,41 @@ def test_an_address_that_deny_rules_name_is_confirmed_once_the_sets_hold_it(shop
         assert members(shop) == set()
     wait("it is confirmed", lambda: confirmed() == [(True, (address,)), (True, ())])
     assert members(shop) == {address}
+
+
+async def test_a_mistake_of_ours_in_compiling_is_recovered_from(
+    control_plane: ControlPlane, shop: Kubectl, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is published stays and nodes get blocks meanwhile; then all is compiled from the beginning."""
+    fails, real = False, Compiler.take
+
+    def take(self: Compiler) -> Changes:
+        made = real(self)  # so what is lost is lost
+        if fails:
+            raise IndexError("odd")
+        return made
+
+    monkeypatch.setattr(Compiler, "take", take)
+    monkeypatch.setattr(policies, "ANEW", 0.5)
+
+    async def during(does: Callable[..., object], *args: object, **options: object) -> None:
+        await asyncio.to_thread(does, *args, **options)
+
+    async with Client.connect(str(control_plane.kubeconfig)) as client:
+        running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
+        shop.apply(pod("web-1", "a"), pod("db-1", "b"), admits("db", "db", "web"))
+        await during(settle, shop, rules=1)
+        before, fails = versions(shop), True
+        shop.apply(admits("web", "web", "db"), node("c"), pod("db-2", "c"))
+        shop.run("delete", "networkpolicy", "-n", "shop", "db")
+        await during(wait, "it is said, twice", lambda: caplog.text.count("policies can't be compiled") > 1)
+        await during(wait, "the new node has a block", lambda: len(active(shop, "c")) == 1)
+        assert versions(shop) == before
+        fails = False
+        await during(settle, shop, rules=1)
+        assert endpoints(shop, "c") == ["db-2"]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def test_a_kind_that_comes_and_goes_and_comes(shop: Kubectl, operators: Operators) -> None:

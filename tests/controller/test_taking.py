@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from tortie.api import lean, policy_input
-from tortie.controller.policies import Policies
+from tortie.controller.policies import Known, Policies
 from tortie.kube.client import Client
 from tortie.kube.events import EventPoster
 from tortie.policy import facts
@@ -24,7 +24,7 @@ def test_a_mistake_with_one_pod(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
 
     real = facts.pod_facts
     monkeypatch.setattr(facts, "pod_facts", read)
-    taking = Policies(cast("Client", None), lambda: True, cast("EventPoster", None), {})
+    taking = Policies(cast("Client", None), lambda: True, cast("EventPoster", None), Known({}, {}, {}))
     for name in ("odd", "even"):
         taking.on_pod(None, pod(name))
     assert "a/odd: policies can't take it in" in caplog.text

@@ -17,7 +17,7 @@ from tortie.api.policy_input import Pod
 from tortie.controller import metrics, translate
 from tortie.controller.leaks import PODS, Leaks
 from tortie.controller.manifests import CONFIGURATIONS, POOLS, RESERVATIONS, WRITTEN_BY_PEOPLE, Manifests
-from tortie.controller.policies import Policies
+from tortie.controller.policies import Known, Policies
 from tortie.controller.reporter import Reporter
 from tortie.controller.settings import Settings
 from tortie.kube.client import ApiError, Client
@@ -55,17 +55,19 @@ class Operator:
         self._reporter = Reporter(client, self._manifests, self._state, self._events, self._submit)
         pods = Stream(client, PODS.path(), Pod, self._on_pod)
         self._leaks = Leaks(client, self._state, self._events, settings.leak_grace, pods.store, wake=self._wake.set)
-        self._policies = Policies(client, holds, self._events, pods.store)
+        nodes = Stream(client, NODES.path(), lean.Node, self._on_node, self._manifests.reread)
+        blocks = Stream(client, BLOCKS.path(), lean.Block, self._on_block)
+        self._policies = Policies(client, holds, self._events, Known(pods.store, nodes.store, blocks.store))
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
         self._streams: tuple[Stream[Any], ...] = (
-            Stream(client, NODES.path(), lean.Node, self._on_node, self._manifests.reread),
-            Stream(client, BLOCKS.path(), lean.Block, self._on_block),
+            nodes,
+            blocks,
             self._networks,
             pods,
         )
         self.take = self._manifests.take  # for what Kopf sees
         candidates = self._leaks.collector.since
-        streams = (*self._streams, *self._policies.streams)
+        streams: tuple[Stream[Any], ...] = (*self._streams, *self._policies.streams)
         self.known = metrics.Known(
             self._state, self._reporter.invalid, streams, self._pending, candidates, self._policies.node_policies
         )

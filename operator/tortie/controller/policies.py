@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from tortie.api import lean, policy_input
 from tortie.api.compiled import NodePolicy
@@ -34,6 +34,8 @@ NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", namesp
 CLUSTER_POLICIES = Resource("policy.networking.k8s.io", "v1alpha2", "clusternetworkpolicies")
 # Events of one burst are compiled together after this many seconds.
 SETTLE = 0.01
+# Seconds until all is compiled from the beginning, after a mistake of ours in compiling it.
+ANEW = 30.0
 # Part of a policy can't be kept: it uses what isn't known here. What holds in its place is said with it.
 POLICY_NOT_REALIZED = "PolicyNotRealized"
 # A node's agent can't enforce what a policy was compiled to.
@@ -47,13 +49,19 @@ MANAGER = "tortie"
 _EXPECTED = (Conflict, NotFound, NotLeading, TooManyRequests, Unreachable)
 
 
-class Policies:
-    """Compiles what it is told of. `pods` are those that are known, by namespace/name; `holds`: whether the lease is ours."""
+class Known(NamedTuple):
+    """What others watch, and policies are told of."""
 
-    def __init__(
-        self, client: Client, holds: Callable[[], bool], events: EventPoster, pods: Mapping[str, policy_input.Pod]
-    ) -> None:
-        self._client, self._events, self._pods = client, events, pods
+    pods: Mapping[str, policy_input.Pod]  # by namespace/name
+    nodes: Mapping[str, lean.Node]
+    blocks: Mapping[str, lean.Block]
+
+
+class Policies:
+    """Compiles what it is told of. `holds`: whether the lease is ours."""
+
+    def __init__(self, client: Client, holds: Callable[[], bool], events: EventPoster, known: Known) -> None:
+        self._client, self._events, self._known = client, events, known
         self._compiler = Compiler()
         self._changed = asyncio.Event()
         self._told: dict[tuple[str, str, str], tuple[str, ...]] = {}  # problems, by policy
@@ -61,8 +69,9 @@ class Policies:
         self._conditions = Writer(holds, self._condition_done, 4, settings=WriterSettings(retry=True))
         self._network = Stream(client, NETWORK_POLICIES.path(), policy_input.NetworkPolicy, self._on_network_policy)
         self._cluster = OptionalKind(client, CLUSTER_POLICIES, policy_input.ClusterNetworkPolicy, self._on_cluster_policy)
+        self._namespaces = Stream(client, NAMESPACES.path(), lean.Labelled, self._on_namespace)
         self.streams: tuple[Stream[Any], ...] = (
-            Stream(client, NAMESPACES.path(), lean.Labelled, self._on_namespace),
+            self._namespaces,
             self._network,
             self._cluster.definitions,
             *self._publication.streams,
@@ -84,13 +93,41 @@ class Policies:
                 await stream.synced.wait()
             await self._cluster.synced.wait()
             self._changed.set()
+            whole = True
             while True:
                 await self._changed.wait()
                 await asyncio.sleep(SETTLE)
                 self._changed.clear()
-                with metrics.compilation_measured():
-                    changes = self._compiler.take()
-                self._publication.publish(changes)
+                try:
+                    with metrics.compilation_measured():
+                        changes = self._compiler.take()
+                    self._publication.publish(changes, whole=whole)
+                    whole = False
+                except Exception:
+                    _log.exception(
+                        "policies can't be compiled: what is published stays, and nodes get their blocks; all of it is "
+                        "compiled anew in %g s; this is a mistake in the program, please report it",
+                        ANEW,
+                    )
+                    await asyncio.sleep(ANEW)
+                    self._begin_anew()
+                    whole = True
+
+    def _begin_anew(self) -> None:
+        """Forget what was compiled, and take in all that there is."""
+        self._compiler = Compiler()
+        cluster = self._cluster.stream.store if self._cluster.stream else {}
+        told: tuple[tuple[Mapping[str, Any], Callable[[Any, Any], None]], ...] = (
+            (self._namespaces.store, self._on_namespace),
+            (self._known.nodes, self.on_node),
+            (self._known.pods, self.on_pod),
+            (self._known.blocks, self.on_block),
+            (self._network.store, self._on_network_policy),
+            (cluster, self._on_cluster_policy),
+        )
+        for store, tell in told:
+            for one in store.values():
+                tell(None, one)
 
     # What there is
 
@@ -114,7 +151,7 @@ class Policies:
         """Take in what a block publishes, whose spec was found readable."""
         with self._taking(old or new):
             if new is not None:
-                claims, lies = facts.claims(new, lambda namespace, name: self._pods.get(key_of(name, namespace)))
+                claims, lies = facts.claims(new, lambda namespace, name: self._known.pods.get(key_of(name, namespace)))
                 self._compiler.put_block(new.metadata.name, new.spec.affinity.node, claims)
                 for lie in lies:
                     about = Reference(API_VERSION, "IPAMBlock", new.metadata.name, new.metadata.uid)

@@ -108,12 +108,13 @@ class Publication:
         self.streams = tuple(self._stores.values())
         self.node_policies: Mapping[str, NodePolicy] = self._stores["node_policy"].store
 
-    def publish(self, changes: Changes) -> None:
-        """Take what is another now, and start to write it; the first time also what was left behind by another leader."""
+    def publish(self, changes: Changes, *, whole: bool) -> None:
+        """Take what is another now, and start to write it; `whole` changes say all that should be, and the rest goes."""
+        if whole:
+            self._begin()
         keys = self._take(changes)
-        if not self._began:
+        if whole:
             keys.update((_key(kind, name), None) for kind, every in self._kinds.items() for name in every.known)
-            self._began = True
         keys.update((key, None) for key in self._delivery.take())
         at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         written, gone = set[Key](), set[Key]()
@@ -128,6 +129,15 @@ class Publication:
             self._start(key)
         self._obsolete.append((written, gone))
         self._retire(())
+
+    def _begin(self) -> None:
+        """Forget what should be; what is, has labels."""
+        self._began, self._delivery = True, Delivery()
+        for kind, every in self._kinds.items():
+            every.wanted.clear()
+            if kind != "node_policy":
+                for name, known in every.known.items():
+                    self._delivery.seen(_key(kind, name), known.labels)
 
     def _take(self, changes: Changes) -> dict[Key, None]:
         """Note what everything should be now; return what that concerns."""
@@ -323,10 +333,8 @@ class Publication:
         if new is None:
             every.known.pop(name, None)
         else:
-            key = self._place(kind, name)
+            self._place(kind, name)
             every.known[name] = _known(new)
-            if not self._began and kind != "node_policy":
-                self._delivery.seen(key, new.metadata.labels)
         self._mend(_key(kind, name))
 
     def _mend(self, key: Key) -> None:
