@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from tests.policy.compiling import Objects, put
 from tests.policy.oracle import Object
@@ -86,7 +87,7 @@ def test_a_node_of_500_pods_with_100_rule_sets_each_is_small() -> None:
         compiler.put_pod(PodFacts("a", f"replica-7d4b9c8f6d-{n:05}", uid, "n1", (("pod", str(n)),)))
         subjects = ({"matchExpressions": [{"key": "pod", "operator": "In", "values": [str(n), f"x{k}"]}]} for k in range(100))
         for policy in policies(*({"podSelector": subject} for subject in subjects)):
-            compiler.put_policy(policy._replace(key=("NetworkPolicy", "a", f"{n}-{policy.key[2]}")))
+            compiler.put_policy(structs.replace(policy, key=("NetworkPolicy", "a", f"{n}-{policy.key[2]}")))
     objects.write(compiler.take())
     assert len(objects.rule_sets) == 50_000
     # The API server and etcd take 1.5 MB; the rest is left to metadata and status.

@@ -250,6 +250,13 @@ TRAPS = {
         + network("podSelector: {}"),
         shut=("b/web a/web TCP 80",),
     ),
+    "no networks are not all nodes": Trap(
+        cluster_wide(
+            "egress: [{action: Accept, to: [{nodes: {}}], protocols: [{tcp: {destinationPort: {number: 22}}}]},"
+            " {action: Deny, to: [{networks: []}]}]"
+        ),
+        open=("a/web n2 TCP 80", "a/web n2 TCP 22"),
+    ),
     "Pass leaves the tier": Trap(
         cluster_wide("ingress: [{action: Pass, from: [{namespaces: {matchLabels: {team: red}}}]}, {action: Deny, from: [ALL]}]")
         + cluster_wide("ingress: [{action: Deny, from: [ALL]}]", priority=2, name="second")

@@ -69,18 +69,26 @@ class Draft:
         self, rule: PolicyRule, resolution: tuple[PodPort, ...]
     ) -> Iterator[tuple[tuple[str, ...] | None, tuple[Port, ...] | None]]:
         """Yield peers and ports of one rule: more than once where its peers call a port differently."""
-        numbers = [one for one in rule.ports or () if isinstance(one, Ports)]
-        named = [one for one in rule.ports or () if isinstance(one, NamedPort)]
+        if rule.ports is None:
+            yield from ((peers, None) for peers in self._peers(rule))
+            return
+        numbers = [one for one in rule.ports if isinstance(one, Ports)]
+        named = [one for one in rule.ports if isinstance(one, NamedPort)]
         if rule.direction == "Ingress":
-            found = {Ports(p, n, n): None for name, p, n in resolution for one in named if _names(one, name, p)}
-            numbers += found
-        if rule.ports is None or numbers:
-            peers = None if rule.peers is None else self._named_sets(rule, map(SetKey, rule.peers))
-            if peers != ():
-                yield peers, None if rule.ports is None else tuple(sorted(map(_port, dict.fromkeys(numbers)), key=_port_order))
+            numbers += [Ports(p, n, n) for name, p, n in resolution for one in named if _names(one, name, p)]
+        if numbers:
+            ports = tuple(sorted(map(_port, dict.fromkeys(numbers)), key=_port_order))
+            yield from ((peers, ports) for peers in self._peers(rule))
         if rule.direction == "Egress":
             for one in named:
                 yield from self._egress_named(rule, one)
+
+    def _peers(self, rule: PolicyRule) -> Iterator[tuple[str, ...] | None]:
+        """Yield the sets of a rule's peers, unless it has none."""
+        if rule.peers is None:
+            yield None
+        elif rule.peers:
+            yield self._named_sets(rule, map(SetKey, rule.peers))
 
     def _egress_named(self, rule: PolicyRule, named: NamedPort) -> Iterator[tuple[tuple[str, ...], tuple[Port, ...]]]:
         """Yield, for each number that destinations give the port, the set of those that do."""

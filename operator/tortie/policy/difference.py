@@ -9,6 +9,8 @@ from itertools import pairwise
 from operator import or_
 from typing import NamedTuple
 
+from msgspec import structs
+
 from tortie.addressing.allocator import Address, address
 from tortie.addressing.ranges import Family, Range, parse, without
 from tortie.api.compiled import Port
@@ -167,7 +169,7 @@ def _joined(ports: Iterable[Ports]) -> Iterator[Ports]:
     last: Ports | None = None
     for one in sorted(ports, key=lambda one: (PROTOCOLS.index(one.protocol), one.first)):
         if last is not None and last.protocol == one.protocol and last.last + 1 == one.first:
-            last = last._replace(last=one.last)
+            last = structs.replace(last, last=one.last)
         else:
             if last is not None:
                 yield last

@@ -1,14 +1,15 @@
 """Kubernetes' label selectors, in one canonical form, so that equal ones are found equal."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from tortie.api.policy_input import LabelSelector
 
 Pair = tuple[str, str]
 
 
-class Requirement(NamedTuple):
+class Requirement(msgspec.Struct, frozen=True, order=True):
     """`key` In, NotIn `values`, Exists, DoesNotExist. matchLabels are In with one value."""
 
     key: str
@@ -26,7 +27,10 @@ class BadSelector(ValueError):
 
 def canonical(selector: LabelSelector) -> Selector:
     """Return a selector's requirements, ordered, each once; raises BadSelector."""
-    found = {Requirement(key, "In", (value,)) for key, value in selector.match_labels.items()}
+    labelled = [Requirement(key, "In", (value,)) for key, value in selector.match_labels.items()]
+    if not selector.match_expressions:
+        return tuple(sorted(labelled))
+    found = set(labelled)
     for one in selector.match_expressions:
         if one.operator in ("In", "NotIn") and one.values:
             found.add(Requirement(one.key, one.operator, tuple(sorted(set(one.values)))))
@@ -34,18 +38,18 @@ def canonical(selector: LabelSelector) -> Selector:
             found.add(Requirement(one.key, one.operator))
         else:
             raise BadSelector(f"matchExpressions: {one.key} {one.operator} {', '.join(one.values) or 'without values'}")
-    return tuple(sorted(found)) if len(found) > 1 else tuple(found)
+    return tuple(sorted(found))
 
 
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
     """Whether labels fulfil every requirement. As in Kubernetes, NotIn holds where the key is missing."""
-    for key, operator, values in selector:
-        value = labels.get(key)
+    for one in selector:
+        value, operator = labels.get(one.key), one.operator
         if operator == "In":
-            if value not in values:
+            if value not in one.values:
                 return False
         elif operator == "NotIn":
-            if value in values:
+            if value in one.values:
                 return False
         elif (value is None) == (operator == "Exists"):
             return False
@@ -54,5 +58,8 @@ def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
 
 def anchors(selector: Selector) -> tuple[Pair, ...] | None:
     """Return the fewest pairs of which all that is selected has one; None where no pair is needed."""
-    least = min((one for one in selector if one.operator == "In"), key=lambda one: len(one.values), default=None)
-    return least and tuple((least.key, value) for value in least.values)
+    least: Requirement | None = None
+    for one in selector:
+        if one.operator == "In" and (least is None or len(one.values) < len(least.values)):
+            least = one
+    return None if least is None else tuple([(least.key, value) for value in least.values])

@@ -7,6 +7,8 @@ the cluster is now.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
+from msgspec import structs
+
 from tortie.addressing.allocator import Address, address
 from tortie.api.policy_input import NetworkPolicy
 from tortie.policy.facts import node_addresses
@@ -152,7 +154,7 @@ class _Lint:
                 for rule in policy.rules:
                     of.setdefault((policy.subject, rule.direction), []).append((policy, rule))
         for (subject, direction), rules in of.items():
-            whole = of.get((subject._replace(pods=EVERYTHING), direction), []) if subject.pods else []
+            whole = of.get((structs.replace(subject, pods=EVERYTHING), direction), []) if subject.pods else []
             distinct: dict[tuple[object, object], tuple[Policy, Rule]] = {}
             for policy, rule in rules:
                 twin = distinct.setdefault((rule.peers, rule.ports), (policy, rule))

@@ -15,6 +15,8 @@ Rules = list[Rule]
 
 def split(spec: RuleSetSpec) -> list[RuleSetSpec]:
     """Return a RuleSet's parts. Policies of namespaces add up, so their rules stay in their part when others come."""
+    if all(map(_is_whole, spec.rules)) and _fits(spec):
+        return [spec]
     rules = [piece for rule in spec.rules for piece in _pieces(rule)]
     ways = (_by_content, _in_order) if spec.tier == "Namespace" else (_in_order,)
     count = 1
@@ -35,6 +37,10 @@ def _fits(part: RuleSetSpec) -> bool:
     return len(part.rules) <= MAX_RULES and size(part) <= MAX_RULE_SET_BYTES
 
 
+def _is_whole(rule: Rule) -> bool:
+    return len(rule.peers or ()) <= MAX_PEERS and len(rule.ports or ()) <= MAX_PORTS
+
+
 def _by_content(rules: Rules, count: int) -> list[Rules]:
     if count == 1:
         return [rules]
@@ -51,7 +57,7 @@ def _in_order(rules: Rules, count: int) -> list[Rules]:
 
 def _pieces(rule: Rule) -> Iterator[Rule]:
     """Yield rules that mean this one together."""
-    if len(rule.peers or ()) <= MAX_PEERS and len(rule.ports or ()) <= MAX_PORTS:
+    if _is_whole(rule):
         yield rule
         return
     for peers in _runs(rule.peers, MAX_PEERS):

@@ -4,7 +4,7 @@ What an API object leaves out is said here, once: defaults of policyTypes and pr
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -14,6 +14,8 @@ from tortie.api.policy_input import (
     ClusterNetworkPolicy,
     ClusterProtocol,
     ClusterRule,
+    EgressRule,
+    IngressRule,
     IPBlock,
     LabelSelector,
     NetworkPolicy,
@@ -28,7 +30,10 @@ PORT_MAX = 65535
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
-class PodPeer(NamedTuple):
+# Structs, not tuples: all nodes are not the same as no addresses, though both are one empty tuple.
+
+
+class PodPeer(msgspec.Struct, frozen=True, order=True):
     """Pods by labels, in one namespace, or (None) in those that a selector takes."""
 
     namespace: str | None
@@ -39,13 +44,13 @@ class PodPeer(NamedTuple):
 ALL_PODS = PodPeer(None, EVERYTHING, EVERYTHING)
 
 
-class NodePeer(NamedTuple):
+class NodePeer(msgspec.Struct, frozen=True):
     """Nodes by labels."""
 
     nodes: Selector
 
 
-class CidrPeer(NamedTuple):
+class CidrPeer(msgspec.Struct, frozen=True):
     """Addresses, as disjoint ranges."""
 
     ranges: tuple[Range, ...]
@@ -54,7 +59,7 @@ class CidrPeer(NamedTuple):
 Peer = PodPeer | NodePeer | CidrPeer
 
 
-class Ports(NamedTuple):
+class Ports(msgspec.Struct, frozen=True):
     """Destination ports of a protocol, both ends included."""
 
     protocol: str
@@ -62,7 +67,7 @@ class Ports(NamedTuple):
     last: int = PORT_MAX
 
 
-class NamedPort(NamedTuple):
+class NamedPort(msgspec.Struct, frozen=True):
     """A port by the name that the destination pod gives it; of any protocol where that is None."""
 
     name: str
@@ -72,7 +77,7 @@ class NamedPort(NamedTuple):
 Door = Ports | NamedPort
 
 
-class Rule(NamedTuple):
+class Rule(msgspec.Struct, frozen=True):
     """One rule: None means any peer, any port; () means none, so such a rule never matches."""
 
     direction: Direction
@@ -82,7 +87,7 @@ class Rule(NamedTuple):
     label: str  # as people find it: ingress[0], or its name
 
 
-class Policy(NamedTuple):
+class Policy(msgspec.Struct, frozen=True):
     """A policy. `key` is its kind, namespace and name; `problems` say what of it can't be kept."""
 
     key: tuple[str, str, str]
@@ -106,32 +111,40 @@ def network_policy(policy: NetworkPolicy) -> Policy:
     problems: list[str] = []
     # The API server sets it where it is missing or empty; a file may lack it.
     types = spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",))
-    isolates: set[Direction] = {direction for direction in _DIRECTIONS if direction in types}
-    rules = list[Rule]()
-    listed: list[tuple[Direction, tuple[NetworkPolicyPeer, ...] | None, tuple[NetworkPolicyPort, ...] | None, str]]
-    listed = [("Ingress", one.from_, one.ports, f"ingress[{n}]") for n, one in enumerate(spec.ingress or ())]
-    listed += [("Egress", one.to, one.ports, f"egress[{n}]") for n, one in enumerate(spec.egress or ())]
-    for direction, peers, ports, label in listed:
-        if direction in isolates:
-            where = f"spec.{label}"
-            # An empty list of peers, or of ports, is any, as a missing one is (networking.k8s.io/v1).
-            found = _peers(meta.namespace, peers, where, problems) if peers else None
-            doors = _doors(ports, where, problems) if ports else None
-            rules.append(Rule(direction, "Accept", found, doors, label))
+    isolates = _ISOLATES[("Ingress" in types, "Egress" in types)]
+    rules: list[Rule] = []
+    if spec.ingress and "Ingress" in isolates:
+        rules += [_rule(meta.namespace, "Ingress", n, one, problems) for n, one in enumerate(spec.ingress)]
+    if spec.egress and "Egress" in isolates:
+        rules += [_rule(meta.namespace, "Egress", n, one, problems) for n, one in enumerate(spec.egress)]
     try:
         subject = PodPeer(meta.namespace, EVERYTHING, canonical(spec.pod_selector))
     except BadSelector as error:
         problems.append(f"spec.podSelector.{error}; it selects every pod of the namespace until that is mended")
         subject = PodPeer(meta.namespace, EVERYTHING, EVERYTHING)
     key = ("NetworkPolicy", meta.namespace, meta.name)
-    return Policy(key, "Namespace", 0, subject, frozenset(isolates), tuple(rules), tuple(problems))
+    return Policy(key, "Namespace", 0, subject, isolates, tuple(rules), tuple(problems))
 
 
-_DIRECTIONS: tuple[Direction, Direction] = ("Ingress", "Egress")
+# By whether each direction is named.
+_ISOLATES: Mapping[tuple[bool, bool], frozenset[Direction]] = {
+    (False, False): frozenset(), (True, False): frozenset(("Ingress",)), (False, True): frozenset(("Egress",)),
+    (True, True): frozenset(("Ingress", "Egress")),
+}  # fmt: skip
+
+
+def _rule(namespace: str, direction: Direction, number: int, one: IngressRule | EgressRule, problems: list[str]) -> Rule:
+    label = f"{direction.lower()}[{number}]"
+    peers = one.from_ if isinstance(one, IngressRule) else one.to
+    # An empty list of peers, or of ports, is any, as a missing one is (networking.k8s.io/v1).
+    found = _peers(namespace, peers, f"spec.{label}", problems) if peers else None
+    doors = _doors(one.ports, f"spec.{label}", problems) if one.ports else None
+    return Rule(direction, "Accept", found, doors, label)
 
 
 def _peers(namespace: str, peers: Iterable[NetworkPolicyPeer], where: str, problems: list[str]) -> tuple[Peer, ...]:
-    found, blocks = list[Peer](), list[Range]()
+    found: list[Peer] = []
+    blocks: list[Range] = []
     for one in peers:
         try:
             if one.ip_block is not None:
@@ -155,7 +168,7 @@ def _ranges(block: IPBlock) -> Iterator[Range]:
 
 
 def _doors(ports: Iterable[NetworkPolicyPort], where: str, problems: list[str]) -> tuple[Door, ...]:
-    found = list[Door]()
+    found: list[Door] = []
     for one in ports:
         protocol = one.protocol or "TCP"
         if protocol not in PROTOCOLS:

@@ -1,9 +1,10 @@
 """AddressSets: the members of one peer, in chunks that stay as they are while others change."""
 
-import base64
+import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from tortie.addressing.ranges import Range
 from tortie.api.compiled import AddressSetSpec
@@ -13,9 +14,12 @@ from tortie.policy.policies import Peer
 # Addresses in a chunk: what one pod more sends to every node that uses the set.
 CHUNK = 128
 _MANY = 8  # chunks, from which on a member isn't looked for in each
+# base64's letters as 32 that the name of an object may have.
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_LETTERS = bytes.maketrans(_BASE64, 2 * b"abcdefghijklmnopqrstuvwxyz234567")
 
 
-class SetKey(NamedTuple):
+class SetKey(msgspec.Struct, frozen=True):
     """What a set holds: the peer's addresses; with `port` those of pods that call that port so; `within` these ranges."""
 
     peer: Peer
@@ -91,7 +95,10 @@ class AddressSet:
     def _chunk_of(self, member: str) -> int | None:
         if self._where:
             return self._where.get(member)
-        return next((number for number, chunk in enumerate(self._chunks) if member in chunk), None)
+        for number, chunk in enumerate(self._chunks):
+            if member in chunk:
+                return number
+        return None
 
     def _place(self, member: str, pods: int) -> int:
         """Put a new member where there is room, and return the number of that chunk."""
@@ -127,8 +134,12 @@ def chunk_name(name: str, number: int) -> str:
 
 
 def digest(key: object) -> str:
-    """Return a name that is the same for the same content: 16 characters, because a node may name 50,000 of them."""
-    return base64.b32encode(hashlib.blake2b(repr(key).encode(), digest_size=10).digest()).decode().lower()
+    """Return a name that is the same for the same content: 16 characters, because a node may name 50,000 of them.
+
+    They say 80 of the hash's 96 bits: two letters of base64 are one that a name may have.
+    """
+    hashed = hashlib.blake2b(repr(key).encode(), digest_size=12).digest()
+    return binascii.b2a_base64(hashed, newline=False).translate(_LETTERS).decode()
 
 
 Chunks = Mapping[str, AddressSetSpec]
