@@ -12,7 +12,7 @@ from tests.cluster.kubectl import Kubectl
 from tests.controller.acting import API
 from tests.kube.watching import eventually
 from tortie.agent.hollow import HollowNodes, TooFewFiles, connect, raise_limit
-from tortie.agent.policies import PolicyWatch, difference
+from tortie.agent.policies import PolicyWatch
 from tortie.kube.client import Client
 from tortie.kube.writer import Writer
 from tortie.policy.delivery import WIDE, node_label
@@ -150,19 +150,3 @@ async def test_nodes_are_deleted_when_asked(hollow: Running, cluster: Kubectl) -
 def test_more_nodes_than_files() -> None:
     with pytest.raises(TooFewFiles, match=r"5000000160 open files @ RLIMIT_NOFILE"):
         raise_limit(1_000_000_000)
-
-
-# Name: what stands, what is to stand, the merge patch.
-PATCHES: dict[str, tuple[Object, Object, Object]] = {
-    "nothing": ({"a": 1, "m": {"r": 1}}, {"a": 1, "m": {"r": 1}}, {}),
-    "a value": ({"a": 1}, {"a": 2}, {"a": 2}),
-    "removed": ({"a": 1, "m": {"r": 1}}, {}, {"a": None, "m": None}),
-    "in a map": ({"m": {"r": 1, "q": 1, "p": 1}}, {"m": {"r": 1, "q": 2, "o": 1}}, {"m": {"q": 2, "p": None, "o": 1}}),
-    "a new map": ({}, {"m": {"r": 1}}, {"m": {"r": 1}}),
-}
-
-
-@pytest.mark.parametrize("row", PATCHES)
-def test_difference(row: str) -> None:
-    old, new, patch = PATCHES[row]
-    assert difference(old, new) == patch

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
@@ -52,6 +53,17 @@ async def patch(client: Client, kind: str, name: str, body: dict[str, Any], subr
     await client.patch(f"{PATHS[kind]}/{name}{subresource}", body)
 
 
+async def write(client: Client, kind: str, name: str, body: dict[str, Any]) -> None:
+    """Write a status as the agent does: that of a NodePolicy is replaced."""
+    if kind != "nodepolicies":
+        await patch(client, kind, name, body)
+        return
+    listed = msgspec.json.decode(await client.list_page(PATHS[kind]))["items"]
+    (version,) = (one["metadata"]["resourceVersion"] for one in listed if one["metadata"]["name"] == name)
+    meta = {"name": name, "resourceVersion": version}
+    await client.replace(f"{PATHS[kind]}/{name}/status", {"apiVersion": API, "kind": "NodePolicy", "metadata": meta, **body})
+
+
 STATUS = {"status": {"free": 3}}
 AVAILABLE = {"type": "NetworkUnavailable", "status": "False", "reason": "Up", "message": "up"}
 ALLOWED: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -79,14 +91,14 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("row", ALLOWED)
 async def test_allowed(agent: Client, row: str) -> None:
     kind, name, body = ALLOWED[row]
-    await patch(agent, kind, name, body)
+    await write(agent, kind, name, body)
 
 
 @pytest.mark.parametrize("row", REFUSED)
 async def test_refused(agent: Client, row: str) -> None:
     kind, name, body, words = REFUSED[row]
     with pytest.raises(ApiError, match=words):
-        await patch(agent, kind, name, body)
+        await write(agent, kind, name, body)
 
 
 async def test_what_the_operator_says_is_not_the_agents(agent: Client) -> None:

@@ -65,7 +65,7 @@ class HollowNodes:
     @property
     def writing(self) -> int:
         """How many statuses wait to be written, or are being written."""
-        return len(self._writer)
+        return len(self._writer) + sum(watch.has_news for watch in self.watches.values())
 
     async def run(self) -> None:
         """Make the Nodes, watch and report for ever."""
