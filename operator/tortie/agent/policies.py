@@ -154,8 +154,7 @@ class PolicyWatch:
         return stands if stands is not None and self._desired not in (None, stands.status) else None
 
     async def _write(self) -> None:
-        # What is true now: the NodePolicy may be another than when this was submitted. Replaced, not patched: that is two
-        # thirds of the API server's work.
+        # What is true now: the NodePolicy may be another than when this was submitted.
         stands = self._unsaid()
         if stands is not None:
             meta = {"name": self.node, "resourceVersion": stands.metadata.resource_version}

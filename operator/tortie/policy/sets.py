@@ -11,8 +11,8 @@ from tortie.api.compiled import AddressSetSpec
 from tortie.policy.index import PodPort
 from tortie.policy.policies import Peer
 
-# Addresses in a chunk: what one pod more sends to every node that uses the set.
-CHUNK = 128
+# Addresses in a chunk: what one pod more sends to every node that uses the set (docs/architecture.md has the figures).
+CHUNK = 64
 _MANY = 8  # chunks, from which on a member isn't looked for in each
 # base64's letters as 32 that the name of an object may have.
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
