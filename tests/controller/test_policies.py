@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ from tortie.controller import policies
 from tortie.controller.operator import Operator
 from tortie.controller.settings import Settings
 from tortie.kube.client import Client
+from tortie.kube.errors import Gone
 from tortie.policy import delivery
 from tortie.policy.compiler import Changes, Compiler
 
@@ -351,6 +352,43 @@ def test_an_address_that_deny_rules_name_is_confirmed_once_the_sets_hold_it(shop
         assert members(shop) == set()
     wait("it is confirmed", lambda: confirmed() == [(True, (address,)), (True, ())])
     assert members(shop) == {address}
+
+
+class Deaf(Client):
+    """A client whose watches of RuleSets give nothing once `deaf` is set, and are too old once `hears` is."""
+
+    deaf: asyncio.Event
+    hears: asyncio.Event
+
+    @asynccontextmanager
+    async def watch(self, path: str, *, idle: float, **query: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with super().watch(path, idle=idle, **query) as chunks:
+            yield self._until_deaf(chunks) if path.endswith("/rulesets") else chunks
+
+    async def _until_deaf(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            if self.deaf.is_set() and not self.hears.is_set():
+                await self.hears.wait()
+                raise Gone("too old resource version", "WATCH rulesets")
+            yield chunk
+
+
+async def test_a_deletion_that_only_a_new_list_shows_is_mended(control_plane: ControlPlane, shop: Kubectl) -> None:
+    """The answer of a write was newer than what the watch had shown; then the object went, and the watch with it."""
+    async with Deaf.connect(str(control_plane.kubeconfig)) as client:
+        client.deaf, client.hears = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
+        shop.apply(pod("web-1", "a"), pod("db-1", "b"), admits("db", "db", "web", port=80))
+        await asyncio.to_thread(settle, shop, rules=1)
+        (name,) = held(shop).rule_sets
+        client.deaf.set()
+        shop.apply(admits("db", "db", "web", port=5432))
+        await asyncio.to_thread(wait, "it is another", lambda: "5432" in shop.run("get", "ruleset", name, "-o", "yaml"))
+        shop.run("delete", "ruleset", name)
+        client.hears.set()
+        await asyncio.to_thread(settle, shop, rules=1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_mistake_of_ours_in_compiling_is_recovered_from(

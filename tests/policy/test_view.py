@@ -21,6 +21,7 @@ from tortie.api.compiled import (
     RuleSetSpec,
 )
 from tortie.api.lean import Metadata
+from tortie.api.policy import STATED_MAX
 from tortie.policy.delivery import COMPILED_AT
 from tortie.policy.view import Source, View
 
@@ -397,3 +398,15 @@ def test_a_chunk_costs_what_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert touched == ["s-r7"]
     assert (changes.added, changes.removed) == ({"s-r7": {"10.0.0.2"}}, {"s-r7": {"10.0.0.1"}})
     assert (changes.rule_sets, changes.endpoints, changes.restated) == ({}, {}, False)
+
+
+def test_a_status_names_no_more_rule_sets_than_its_object_may() -> None:
+    names = tuple(f"r{n:05}" for n in range(STATED_MAX + 1))
+    view = View()
+    for name in names:
+        view.put_rule_set("own", rule_set(name, 1))
+    view.put_node_policy(policy(3, endpoints={"pod": names}))
+    view.take()
+    said = view.status(NOW, {})
+    assert said is not None
+    assert (said.realized_generation, list(said.rule_sets)) == (3, list(names[:-1]))

@@ -10,7 +10,7 @@ from tortie.api.meta import CIDR_MAX, MESSAGE_MAX, Column, Model, Resource
 
 CHUNK_MAX = 1024
 GROUPS_MAX, ENDPOINTS_MAX, RULE_SETS_MAX = 1024, 1024, 4096
-WAITING_MAX, ERRORS_MAX = 16, 16
+STATED_MAX, WAITING_MAX, ERRORS_MAX = 4096, 16, 16
 
 Way = Literal["Ingress", "Egress"]
 CompiledName = Annotated[str, Field(max_length=63)]
@@ -158,7 +158,7 @@ class NodePolicyStatus(Model):
     ] = 0
     rule_sets: Annotated[
         dict[str, int],
-        Field(max_length=RULE_SETS_MAX, description="The generation of each RuleSet that is enforced, by name."),
+        Field(max_length=STATED_MAX, description="The generation of each RuleSet that is enforced, by name; the first ones."),
     ] = Field(default_factory=dict)
     waiting: Annotated[
         tuple[CompiledName, ...],

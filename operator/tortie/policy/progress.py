@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tortie.api.compiled import NodePolicy, NodePolicyStatus, RuleSet
+from tortie.api.policy import STATED_MAX
 from tortie.policy.world import Objects, PodKey, PolicyKey, World
+
+_BEHIND = "its agent doesn't enforce all that it was told yet, and names only the first RuleSets"
 
 
 class Missing(NamedTuple):
@@ -80,6 +83,8 @@ def _missing(world: World, written: Written, node: str, name: str, pods: set[Pod
         which = "/".join(late[0]) + (f" and {len(late) - 1} more" if len(late) > 1 else "")
         return f"the operator hasn't told the node of {which} and RuleSet {name}; tortiectl status says whether it runs"
     assert policy is not None, "it has these groups"
+    if len(policy.status.rule_sets) == STATED_MAX and name not in policy.status.rule_sets:  # it names no more of them
+        return None if policy.status.realized_generation == policy.metadata.generation else _BEHIND
     return _unrealized(policy.status, name, rule_set.metadata.generation)
 
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeVar
 
 from tortie.api.compiled import AddressSet, EndpointGroup, NodePolicy, NodePolicyStatus, PolicyError, RuleSet
-from tortie.api.policy import ERRORS_MAX, WAITING_MAX
+from tortie.api.policy import ERRORS_MAX, STATED_MAX, WAITING_MAX
 from tortie.policy.delivery import COMPILED_AT
 
 Source = Literal["own", "wide"]
@@ -235,6 +235,8 @@ class View:
             passed = now - datetime.fromisoformat(self._compiled)
             lag, self._compiled = max(0, passed // timedelta(milliseconds=1)), ""
         enforced = {name: number for name, number in self.generations.items() if name not in errors}
+        if len(enforced) > STATED_MAX:
+            enforced = {name: enforced[name] for name in sorted(enforced)[:STATED_MAX]}
         wrong = tuple(PolicyError(name, message) for name, message in sorted(errors.items())[:ERRORS_MAX])
         self._status = NodePolicyStatus(generation, since, lag, enforced, self.waiting[:WAITING_MAX], len(self._closed), wrong)
         return self._status
