@@ -88,7 +88,7 @@ async def test_a_switch_of_labels_and_a_new_content_of_a_set_write_nothing(hollo
     cluster.apply(chunk("s", "10.0.0.2", label=node_label("n0")))
     await eventually(lambda: hollow.told[-1] == ("n0", "s", frozenset({"10.0.0.2"})))
     cluster.apply(policy("r", node="n1"))  # what only comes later is said later
-    await eventually(lambda: said(cluster, "n1").get("waiting") == ["r"])
+    await eventually(lambda: said(cluster, "n1").get("waiting") == ["r"] and not hollow.nodes.writing)
     assert cluster.get("nodepolicy", "n0")["metadata"]["resourceVersion"] == before
 
 

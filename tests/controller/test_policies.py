@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.deploy import wait
+from tests.cluster.deploy import install, wait
 from tests.cluster.kubectl import Kubectl, Refused
 from tests.controller.acting import API, Operators, active, blocks, node, pool, publish
 from tests.controller.policies import CLUSTER_POLICIES, DEFINITION, Object, admits, app, condition, denies, namespace, pod
@@ -389,6 +391,42 @@ async def test_a_deletion_that_only_a_new_list_shows_is_mended(control_plane: Co
         await asyncio.to_thread(settle, shop, rules=1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_policies_after_an_etcd_was_restored_from_a_backup() -> None:
+    """What was written since is gone, and its versions with it: nothing is written for ever at versions that never were."""
+    with ControlPlane() as plane:
+        cluster = Kubectl(plane.kubeconfig)
+        install(cluster)
+        cluster.apply(pool(), node("a"), node("b"), namespace("shop"), pod("db-1", "a"), admits("db", "db", "web", port=80))
+        async with Client.connect(str(plane.kubeconfig)) as client:
+            running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
+            await asyncio.to_thread(settle, cluster, rules=1)
+            await asyncio.to_thread(with_storage_away, plane, shutil.copytree)
+            for port in range(81, 90):
+                cluster.apply(admits("db", "db", "web", port=port))
+                await asyncio.to_thread(settle, cluster, rules=1)
+            await asyncio.to_thread(with_storage_away, plane, put_back)
+            assert "port: 80" in cluster.run("get", "networkpolicy", "db", "-n", "shop", "-o", "yaml")
+            cluster.apply(admits("db", "db", "web", port=443))
+            await asyncio.to_thread(settle, cluster, rules=1)
+            assert not running.done()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+def with_storage_away(plane: ControlPlane, do: Callable[[Path, Path], object]) -> None:
+    for part in ("kube-apiserver", "etcd"):
+        plane.stop(part)
+    do(plane.folder / "etcd", plane.folder / "backup")
+    for part in ("etcd", "kube-apiserver"):
+        plane.start(part)
+    plane.wait_ready()
+
+
+def put_back(etcd: Path, backup: Path) -> None:
+    shutil.rmtree(etcd)
+    backup.rename(etcd)
 
 
 async def test_a_mistake_of_ours_in_compiling_is_recovered_from(

@@ -91,7 +91,7 @@ def test_a_node_of_500_pods_with_100_rule_sets_each_is_small() -> None:
     objects.write(compiler.take())
     assert len(objects.rule_sets) == 50_000
     # The API server and etcd take 1.5 MB; the rest is left to metadata and status.
-    assert size(objects.node_policies["n1"]) < 1 << 20
+    assert size(objects.node_policies["n1"]) < 1_000_000
 
 
 def test_the_order_of_a_cluster_policys_rules_is_kept() -> None:

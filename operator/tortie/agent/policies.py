@@ -76,6 +76,7 @@ class PolicyWatch:
             for timer in (self._due, self._to_say):
                 if timer is not None:
                     timer.cancel()
+            self._to_say = None
             self._writer.withdraw(self.node)
 
     async def synced(self) -> None:

@@ -50,6 +50,7 @@ class Operator:
         self._writer = Writer(holds, self._done)
         self._used: dict[Hashable, str] = {}  # the version that the last write of a key was decided on
         self._skipped: dict[Hashable, str] = {}  # keys that were busy when a change was due, with their node
+        self._blocks: dict[str, lean.Block] = {}  # as they were seen last, if they could be read
         self._manifests = Manifests(client, self._on_manifest)
         self._events = EventPoster(client, "tortie-operator", gate=holds)
         self._reporter = Reporter(client, self._manifests, self._state, self._events, self._submit)
@@ -57,7 +58,7 @@ class Operator:
         self._leaks = Leaks(client, self._state, self._events, settings.leak_grace, pods.store, wake=self._wake.set)
         nodes = Stream(client, NODES.path(), lean.Node, self._on_node, self._manifests.reread)
         blocks = Stream(client, BLOCKS.path(), lean.Block, self._on_block)
-        self._policies = Policies(client, holds, self._events, Known(pods.store, nodes.store, blocks.store))
+        self._policies = Policies(client, holds, self._events, Known(pods.store, nodes.store, self._blocks))
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
         self._streams: tuple[Stream[Any], ...] = (
             nodes,
@@ -144,12 +145,14 @@ class Operator:
                 _log.error("IPAMBlock %s: spec: %s; it is left out", new.metadata.name, error)
                 return
             self._state.put_block(block)
+            self._blocks[block.name] = new
             self._leaks.put_block(block)
             self._policies.on_block(old, new)
         elif old is not None:
             self._state.drop_block(old.metadata.name)
             self._leaks.drop_block(old.metadata.name)
             self._used.pop(("block", old.metadata.name), None)
+            self._blocks.pop(old.metadata.name, None)
             self._policies.on_block(old, None)
         self._wake.set()
 

@@ -109,11 +109,12 @@ class Publication:
 
     def publish(self, changes: Changes, *, whole: bool) -> None:
         """Take what is another now, and start to write it; `whole` changes say all that should be, and the rest goes."""
+        before: dict[Key, None] = {}
         if whole:
+            kinds = self._kinds.items()
+            before = {_key(kind, name): None for kind, every in kinds for name in (*every.known, *every.wanted)}
             self._begin()
-        keys = self._take(changes)
-        if whole:
-            keys.update((_key(kind, name), None) for kind, every in self._kinds.items() for name in every.known)
+        keys = self._take(changes) | before
         keys.update((key, None) for key in self._delivery.take())
         at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         written: dict[Key, None] = {}
@@ -304,6 +305,9 @@ class Publication:
             except NotFound:
                 kind.known.pop(name, None)
                 raise
+            except Conflict:  # what was seen last counts, even if it is older: an etcd may have been restored
+                self._take_as_seen(key[0], name)
+                raise
             version, seen = msgspec.json.decode(answer, type=lean.Labelled).metadata.resource_version, kind.known.get(name)
             if seen is None or not is_older(version, seen.version):
                 kind.known[name] = _Known(version, spec, labels)
@@ -320,13 +324,22 @@ class Publication:
         self._on_status(old, new)
 
     def _relisted(self, kind: str) -> None:
-        """Forget what a list that was made after its last write doesn't have: its deletion may have been missed."""
+        """Believe a list where it has no object, or is older than the object's last write: an etcd may have been restored.
+
+        If it isn't so, the next write of the object conflicts, and by then its watch has shown it.
+        """
         every, stream = self._kinds[kind], self._stores[kind]
-        gone = [name for name, known in every.known.items() if name not in stream.store]
-        for name in gone:
-            if is_older(every.known[name].version, stream.resource_version):
-                del every.known[name]
+        for name, known in list(every.known.items()):
+            if name not in stream.store or is_older(stream.resource_version, known.version):
+                self._take_as_seen(kind, name)
                 self._mend(_key(kind, name))
+
+    def _take_as_seen(self, kind: str, name: str) -> None:
+        seen, known = self._stores[kind].store.get(name), self._kinds[kind].known
+        if seen is not None:
+            known[name] = _known(seen)
+        else:
+            known.pop(name, None)
 
     def _see(self, kind: str, old: Any, new: Any) -> None:
         """Take in an object as it is, unless a write's answer told of a newer one; mend what somebody else changed."""

@@ -14,6 +14,7 @@ from tortie.policy.policies import Peer
 # Addresses in a chunk: what one pod more sends to every node that uses the set (docs/architecture.md has the figures).
 CHUNK = 64
 _MANY = 8  # chunks, from which on a member isn't looked for in each
+NAME = 14  # characters of a name
 # base64's letters as 32 that the name of an object may have.
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _LETTERS = bytes.maketrans(_BASE64, 2 * b"abcdefghijklmnopqrstuvwxyz234567")
@@ -134,12 +135,12 @@ def chunk_name(name: str, number: int) -> str:
 
 
 def digest(key: object) -> str:
-    """Return a name that is the same for the same content: 16 characters, because a node may name 50,000 of them.
+    """Return a name that is the same for the same content: 14 characters, because a node may name 50,000 of them.
 
-    They say 80 of the hash's 96 bits: two letters of base64 are one that a name may have.
+    They say 70 of the hash's bits: two letters of base64 are one that a name may have.
     """
     hashed = hashlib.blake2b(repr(key).encode(), digest_size=12).digest()
-    return binascii.b2a_base64(hashed, newline=False).translate(_LETTERS).decode()
+    return binascii.b2a_base64(hashed, newline=False).translate(_LETTERS)[:NAME].decode()
 
 
 Chunks = Mapping[str, AddressSetSpec]
