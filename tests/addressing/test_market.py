@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests.addressing.test_planner import DELAYS, node, pool, settle, world
+from tortie.addressing.allocator import address
 from tortie.addressing.market import exhausted
 from tortie.addressing.planner import ANSWER, Timers, Update, plan
-from tortie.addressing.state import State
+from tortie.addressing.ranges import parse
+from tortie.addressing.state import Held, State
 
 # What is free in the two nodes' blocks, whether a block is left, which nodes wait; for which of them the pool is exhausted.
 ROWS: dict[str, tuple[int, int, bool, str, list[str]]] = {
@@ -81,3 +83,30 @@ def test_a_node_that_doesn_t_answer_is_not_waited_for() -> None:
     assert timers.next_due() == ANSWER
     assert asked(ANSWER) == ["b", "b"]
     assert asked(2 * ANSWER) == ["b", "b", "c"]
+
+
+# Which nodes' pods wait, and what is in use of the part that was asked of b's block; what is asked then.
+ASKED: dict[str, tuple[str, tuple[str, ...], str | None]] = {
+    "nothing of it was taken": ("a", (), "10.0.0.126/31"),
+    "one was taken before the node heard of it": ("a", ("10.0.0.126",), "10.0.0.127/32"),
+    "all of it was taken": ("a", ("10.0.0.126", "10.0.0.127"), None),
+    "nobody waits, and the other has none": ("", ("10.0.0.126",), "10.0.0.127/32"),
+    "its own pods wait alone": ("b", ("10.0.0.126",), None),
+    "both wait": ("ab", ("10.0.0.126",), "10.0.0.127/32"),
+}
+
+
+@pytest.mark.parametrize("row", ASKED)
+def test_what_is_still_asked_of_a_part_that_pods_took_meanwhile(row: str) -> None:
+    waiting, taken, expected = ASKED[row]
+    state = full((0, 0), left=False)
+    for name in waiting:
+        state.put_network(name, state.networks[name], waiting=frozenset({"p"}))
+    (block,) = (state.blocks[one] for one in state.blocks_of["b"])
+    assert str(block.range) == "10.0.0.64/26"
+    held = tuple(Held(address(one), number) for number, one in enumerate(taken, 1))
+    asked = replace(block, cede=parse("10.0.0.126/31"), held=held, allocated=len(held), published_free=0)
+    state.put_block(asked)
+    settle(state)
+    now = state.blocks[block.name].cede
+    assert (now and str(now)) == expected

@@ -60,22 +60,28 @@ def _run(command: list[str]) -> str:
 def a_route_is_deleted(_cluster: Cluster, pod: Place) -> Iterator[set[Found]]:
     route = pod.outside("ip", "route", "show", pod.addresses[0]).split()
     pod.outside("ip", "route", "del", *route)
-    yield {("dead", pod.name, pod.node)}
-    pod.outside("ip", "route", "add", *route)
+    try:
+        yield {("dead", pod.name, pod.node)}
+    finally:
+        pod.outside("ip", "route", "add", *route)
 
 
 @contextmanager
 def an_address_is_removed_from_a_pod(_cluster: Cluster, pod: Place) -> Iterator[set[Found]]:
     pod.inside("ip", "address", "del", f"{pod.addresses[1]}/128", "dev", "eth0")
-    yield {("dead", pod.name, pod.node), ("leak", pod.addresses[1], pod.node)}
-    pod.inside("ip", "address", "add", f"{pod.addresses[1]}/128", "dev", "eth0", "nodad", "noprefixroute")
+    try:
+        yield {("dead", pod.name, pod.node), ("leak", pod.addresses[1], pod.node)}
+    finally:
+        pod.inside("ip", "address", "add", f"{pod.addresses[1]}/128", "dev", "eth0", "nodad", "noprefixroute")
 
 
 @contextmanager
 def a_pod_does_not_answer(_cluster: Cluster, pod: Place) -> Iterator[set[Found]]:
     pod.inside("nft", "table ip deaf { chain input { type filter hook input priority 0; drop; }; }")
-    yield {("dead", pod.name, pod.node)}
-    pod.inside("nft", "delete table ip deaf")
+    try:
+        yield {("dead", pod.name, pod.node)}
+    finally:
+        pod.inside("nft", "delete table ip deaf")
 
 
 @contextmanager
@@ -86,28 +92,37 @@ def an_allocation_has_no_pod(cluster: Cluster, pod: Place) -> Iterator[set[Found
     first = ip_address(block["spec"]["cidr"].partition("/")[0])
     address = next(one for one in (str(first + n) for n in range(8)) if one not in there)
     planted = {"address": address, "sequence": 1, "namespace": "default", "pod": "ghost", "uid": "gone"}
-    for allocations in ([*block["status"]["allocations"], planted], block["status"]["allocations"]):
+
+    def say(allocations: list[dict[str, object]]) -> None:
         patch = json.dumps({"status": {"allocations": allocations}})
         cluster.kubectl.run(
             "patch", "ipamblock", block["metadata"]["name"], "--subresource=status", "--type=merge", "-p", patch
         )
-        if planted in allocations:
-            yield {("leak", address, pod.node)}
+
+    try:
+        say([*block["status"]["allocations"], planted])
+        yield {("leak", address, pod.node)}
+    finally:
+        say(block["status"]["allocations"])
 
 
 @contextmanager
 def a_link_has_no_pod(_cluster: Cluster, pod: Place) -> Iterator[set[Found]]:
     pod.outside("ip", "link", "add", "cali0123456789a", "type", "veth", "peer", "name", "stray")
-    yield {("leak", "cali0123456789a", pod.node)}
-    pod.outside("ip", "link", "del", "cali0123456789a")
+    try:
+        yield {("leak", "cali0123456789a", pod.node)}
+    finally:
+        pod.outside("ip", "link", "del", "cali0123456789a")
 
 
 @contextmanager
 def a_route_has_no_pod(_cluster: Cluster, pod: Place) -> Iterator[set[Found]]:
     link = pod.outside("ip", "route", "show", pod.addresses[0]).split()[2]
     pod.outside("ip", "route", "add", "192.0.2.1", "dev", link)
-    yield {("leak", "192.0.2.1", pod.node)}
-    pod.outside("ip", "route", "del", "192.0.2.1", "dev", link)
+    try:
+        yield {("leak", "192.0.2.1", pod.node)}
+    finally:
+        pod.outside("ip", "route", "del", "192.0.2.1", "dev", link)
 
 
 @contextmanager
@@ -115,8 +130,10 @@ def two_pods_have_one_address(cluster: Cluster, pod: Place) -> Iterator[set[Foun
     other = Place(cluster, OTHER)
     other.inside("ip", "address", "add", f"{pod.addresses[0]}/32", "dev", "eth0")
     where = ", ".join(sorted({pod.node, other.node}))
-    yield {("duplicate", pod.addresses[0], where)}
-    other.inside("ip", "address", "del", f"{pod.addresses[0]}/32", "dev", "eth0")
+    try:
+        yield {("duplicate", pod.addresses[0], where)}
+    finally:
+        other.inside("ip", "address", "del", f"{pod.addresses[0]}/32", "dev", "eth0")
 
 
 PLANTS: tuple[Callable[[Cluster, Place], AbstractContextManager[set[Found]]], ...] = (

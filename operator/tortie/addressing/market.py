@@ -68,15 +68,22 @@ def exhausted(state: State) -> dict[str, list[str]]:
 
 def part_to_give(block: Block) -> Range | None:
     """Return half of the largest range of a block in which nothing is in use, or all of it where it is one address."""
-    used = {one.address.value for one in block.held}
-    free = max(_unused(block, used), key=lambda range_: (range_.size, range_.start), default=None)
+    free = largest_unused(block)
     return free if free is None or free.size == 1 else free.halves()[1]
 
 
-def _unused(block: Block, used: set[int]) -> Iterator[Range]:
+def largest_unused(block: Block, within: Range | None = None) -> Range | None:
+    """Return the largest range of a block, or of a range of it, in which nothing is in use."""
+    return max(_unused(block, within), key=lambda range_: (range_.size, range_.start), default=None)
+
+
+def _unused(block: Block, within: Range | None) -> Iterator[Range]:
+    used = {one.address.value for one in block.held}
     barred = [Range(block.range.family, value, BITS[block.range.family]) for value in used]
     for part in block.parts:
-        yield from without(part, [*barred, *block.reserved])
+        whole = part if within is None or within.contains(part) else within if part.contains(within) else None
+        if whole is not None:
+            yield from without(whole, [*barred, *block.reserved])
 
 
 def _has_any(pool: Pool, state: State) -> bool:

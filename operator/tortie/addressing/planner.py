@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from tortie.addressing.market import Market
+from tortie.addressing.market import Market, largest_unused
 from tortie.addressing.ranges import Range, merge
 from tortie.addressing.state import Block, Node, Pool, Release, State
 
@@ -236,7 +236,7 @@ class Planner:
     def _surplus(self, block: Block) -> Range | None:
         """Return the range to ask back because the node has more than it needs, or others have nothing, or None."""
         if block.cede is not None and (block.ceded is not None or self._is_missed(block)):
-            return block.cede
+            return self._still_asked(block, block.cede)
         if block.cede is not None and block.cede != block.range:
             return None
         pool = self._by_uid.get(block.pool_uid)
@@ -250,6 +250,22 @@ class Planner:
         holds = block.name == standing.first
         delay = 0.0 if standing.over else self._delays.grace
         return block.range if self._timers.elapsed("surplus", block.name, holds=holds, now=self._now, delay=delay) else None
+
+    def _still_asked(self, block: Block, part: Range) -> Range | None:
+        """Return what is asked of what was asked.
+
+        What came into use since was taken before the node heard of it, so the rest is asked: else it would be nobody's until
+        that pod ends. Nothing is, where the node's own pods wait by now and no others do.
+        """
+        if block.ceded is not None:
+            return part
+        pool = self._by_uid.get(block.pool_uid)
+        if pool is not None and self._waits(block.node, pool):
+            others = self._state.waiting.keys() - {block.node}
+            if not any(self._waits(other, pool) for other in others):
+                return None
+        taken = any(held.address.within(part) for held in block.held)
+        return largest_unused(block, within=part) if taken else part
 
     def _is_missed(self, block: Block) -> bool:
         """Whether another node has no address of the block's pool, and there is none to be had."""
