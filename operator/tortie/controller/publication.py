@@ -287,11 +287,8 @@ class Publication:
                 return
             if known is not None and known.spec == spec and known.labels == labels:
                 return
-            meta: dict[str, Any] = {
-                "name": name,
-                "labels": dict.fromkeys(sorted(labels), ""),
-                "annotations": {COMPILED_AT: self._compiled.get(key, "")},
-            }
+            labelled = dict.fromkeys(sorted(labels), "")
+            meta: dict[str, Any] = {"name": name, "labels": labelled, "annotations": {COMPILED_AT: self._compiled.get(key, "")}}
             body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": meta, "spec": spec}
             try:
                 if known is None:
