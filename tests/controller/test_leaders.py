@@ -76,11 +76,16 @@ class Late(Client):
 
     decided: asyncio.Event
     go_on: asyncio.Event
+    written: asyncio.Event
 
     async def create(self, path: str, body: Any, *, into: Any = None) -> Any:
         if path == BLOCKS.path() and not self.go_on.is_set():
             self.decided.set()
             await self.go_on.wait()
+            try:
+                return await super().create(path, body, into=into)
+            finally:
+                self.written.set()
         return await super().create(path, body, into=into)
 
 
@@ -90,13 +95,15 @@ async def test_a_block_decided_before_and_written_after_the_pool_was_replaced(
 ) -> None:
     """The worst case: the stale leader looked at its lease just before it stopped, and its write arrives long after."""
     async with Late.connect(str(control_plane.kubeconfig)) as client:
-        client.decided, client.go_on = asyncio.Event(), asyncio.Event()
+        client.decided, client.go_on, client.written = asyncio.Event(), asyncio.Event(), asyncio.Event()
         cluster.apply(pool(), node("a"))
         stale = asyncio.create_task(Operator(client, Settings(), lambda: not client.go_on.is_set()).run())
         async with asyncio.timeout(60):
             await client.decided.wait()
         await asyncio.to_thread(replace_and_serve, cluster, operators, size)
         client.go_on.set()
+        async with asyncio.timeout(60):
+            await client.written.wait()
         await asyncio.to_thread(wait, "one block, of the new size", lambda: sizes(cluster) == [str(size)], 60)
         stale.cancel()
         await asyncio.gather(stale, return_exceptions=True)
