@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
@@ -83,6 +84,7 @@ class Publisher:
         if block is None:
             self._marks.pop(name, None)
             return
+        ripe = self._next_ripe()  # before this write, because a rest may end meanwhile
         # What is given up is an answer to the very question that was seen: the operator may have taken that back.
         ceded = await self._cede(block)
         sequence = ledger.sequence
@@ -91,7 +93,7 @@ class Publisher:
         await self._client.patch(BLOCKS.path(name, subresource="status"), {"status": status, **condition})
         ledger.published(name, sequence)
         self._said(name, began)
-        self._look_again(name)
+        self._look_again(name, ripe)
 
     async def _cede(self, block: OwnBlock) -> Range | None:
         try:
@@ -106,13 +108,19 @@ class Publisher:
         if last > began:
             self._marks[name] = began, last
 
-    def _look_again(self, name: str) -> None:
-        """Say it when resting addresses can go out again: that changes what is free, and nothing else tells."""
+    def _next_ripe(self) -> float:
+        """Return when the next resting address may go out, as monotonic seconds; infinity: none rests."""
         rests = self._ledger.seconds_to_rest()
+        return math.inf if rests is None else time.monotonic() + rests
+
+    def _look_again(self, name: str, ripe: float) -> None:
+        """Say it when resting addresses can go out again, `ripe` or earlier: what is free, or given up, is more then."""
+        ripe = min(ripe, self._next_ripe())
         if name in self._ripe:
             self._ripe.pop(name).cancel()
-        if rests is not None:
-            self._ripe[name] = asyncio.get_running_loop().call_later(rests + INTERVAL, self.mark, name)
+        if ripe < math.inf:
+            delay = max(0.0, ripe - time.monotonic()) + INTERVAL
+            self._ripe[name] = asyncio.get_running_loop().call_later(delay, self.mark, name)
 
     def _done(self, key: Hashable, error: ApiError | None) -> None:
         if isinstance(error, NotFound):  # a block that is gone needs no status
