@@ -7,7 +7,7 @@ import ssl
 import tempfile
 import time
 import urllib.request
-from http.client import TOO_MANY_REQUESTS
+from http.client import TOO_MANY_REQUESTS, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
@@ -116,7 +116,7 @@ class Reader:
                     said = _message(error.read())
                 if error.code != TOO_MANY_REQUESTS or time.monotonic() > deadline:  # also said while a kind is made ready
                     raise Refused(f"GET {path}: {said}") from error
-            except OSError as error:
+            except (OSError, HTTPException) as error:  # the latter: the server ended in the middle of its answer
                 raise Refused(f"GET {path}: {error}") from error
             time.sleep(_PAUSE)
 

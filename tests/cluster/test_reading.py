@@ -1,10 +1,14 @@
 """What is read without kubectl is what kubectl prints."""
 
 import json
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.kubectl import Kubectl, Refused
+from tests.cluster.reading import Reader
 from tests.controller.acting import node, pool
 
 ARGUMENTS = (
@@ -32,6 +36,26 @@ def test_it_is_what_kubectl_prints(cluster: Kubectl) -> None:
 def test_what_isn_t_there_is_refused(cluster: Kubectl, arguments: str, said: str) -> None:
     with pytest.raises(Refused, match=said):
         cluster.get(*arguments.split())
+
+
+def test_an_answer_that_ends_in_its_middle_is_refused(cluster: Kubectl, tmp_path: Path) -> None:
+    """As when an API server is killed while it answers."""
+    config = json.loads(cluster.kubeconfig.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100\r\n{")
+
+        server = threading.Thread(target=answer)
+        server.start()
+        with pytest.raises(Refused, match="IncompleteRead"):
+            Reader(tmp_path / "kubeconfig").get("nodes")
+        server.join()
 
 
 def test_a_kind_that_is_served_later_is_found(cluster: Kubectl) -> None:

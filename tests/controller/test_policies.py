@@ -15,6 +15,7 @@ from tests.cluster.deploy import install, wait
 from tests.cluster.kubectl import Kubectl, Refused
 from tests.controller.acting import API, Operators, active, blocks, node, pool, publish
 from tests.controller.policies import CLUSTER_POLICIES, DEFINITION, Object, admits, app, condition, denies, namespace, pod
+from tests.kube.watching import put_many
 from tests.policy.compiling import Objects, fresh
 from tortie.api.compiled import AddressSetSpec, NodePolicySpec, RuleSetSpec
 from tortie.controller import policies
@@ -375,44 +376,54 @@ class Deaf(Client):
             yield chunk
 
 
+@asynccontextmanager
+async def operating(client: Client) -> AsyncIterator[None]:
+    """Run an operator in this process; it ends with the block, and not before."""
+    running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
+    yield
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_deletion_that_only_a_new_list_shows_is_mended(control_plane: ControlPlane, shop: Kubectl) -> None:
     """The answer of a write was newer than what the watch had shown; then the object went, and the watch with it."""
     async with Deaf.connect(str(control_plane.kubeconfig)) as client:
         client.deaf, client.hears = asyncio.Event(), asyncio.Event()
-        running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
-        shop.apply(pod("web-1", "a"), pod("db-1", "b"), admits("db", "db", "web", port=80))
-        await asyncio.to_thread(settle, shop, rules=1)
-        (name,) = held(shop).rule_sets
-        client.deaf.set()
-        shop.apply(admits("db", "db", "web", port=5432))
-        await asyncio.to_thread(wait, "it is another", lambda: "5432" in shop.run("get", "ruleset", name, "-o", "yaml"))
-        shop.run("delete", "ruleset", name)
-        client.hears.set()
-        await asyncio.to_thread(settle, shop, rules=1)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        async with operating(client):
+            shop.apply(pod("web-1", "a"), pod("db-1", "b"), admits("db", "db", "web", port=80))
+            await asyncio.to_thread(settle, shop, rules=1)
+            (name,) = held(shop).rule_sets
+            client.deaf.set()
+            shop.apply(admits("db", "db", "web", port=5432))
+            await asyncio.to_thread(wait, "it is another", lambda: "5432" in shop.run("get", "ruleset", name, "-o", "yaml"))
+            shop.run("delete", "ruleset", name)
+            client.hears.set()
+            await asyncio.to_thread(settle, shop, rules=1)
 
 
 async def test_policies_after_an_etcd_was_restored_from_a_backup() -> None:
-    """What was written since is gone, and its versions with it: nothing is written for ever at versions that never were."""
+    """What was written since is gone, and its versions with it: nothing is written for ever at versions that never were.
+
+    The backup is far behind all that the operator saw: a server whose versions have caught up can't be told from before.
+    """
     with ControlPlane() as plane:
         cluster = Kubectl(plane.kubeconfig)
         install(cluster)
         cluster.apply(pool(), node("a"), node("b"), namespace("shop"), pod("db-1", "a"), admits("db", "db", "web", port=80))
         async with Client.connect(str(plane.kubeconfig)) as client:
-            running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
-            await asyncio.to_thread(settle, cluster, rules=1)
-            await asyncio.to_thread(with_storage_away, plane, shutil.copytree)
-            for port in range(81, 90):
-                cluster.apply(admits("db", "db", "web", port=port))
+            async with operating(client):
                 await asyncio.to_thread(settle, cluster, rules=1)
-            await asyncio.to_thread(with_storage_away, plane, put_back)
-            assert "port: 80" in cluster.run("get", "networkpolicy", "db", "-n", "shop", "-o", "yaml")
-            cluster.apply(admits("db", "db", "web", port=443))
-            await asyncio.to_thread(settle, cluster, rules=1)
-            assert not running.done()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.to_thread(with_storage_away, plane, shutil.copytree)
+            await put_many(client, "shop", [f"later-{number}" for number in range(1_000)])
+            async with operating(client):
+                for port in range(81, 90):
+                    cluster.apply(admits("db", "db", "web", port=port))
+                    await asyncio.to_thread(settle, cluster, rules=1)
+                await asyncio.to_thread(with_storage_away, plane, put_back)
+                assert "port: 80" in cluster.run("get", "networkpolicy", "db", "-n", "shop", "-o", "yaml")
+                cluster.apply(admits("db", "db", "web", port=443))
+                await asyncio.to_thread(settle, cluster, rules=1)
 
 
 def with_storage_away(plane: ControlPlane, do: Callable[[Path, Path], object]) -> None:
@@ -447,8 +458,7 @@ async def test_a_mistake_of_ours_in_compiling_is_recovered_from(
     async def during(does: Callable[..., object], *args: object, **options: object) -> None:
         await asyncio.to_thread(does, *args, **options)
 
-    async with Client.connect(str(control_plane.kubeconfig)) as client:
-        running = asyncio.create_task(Operator(client, Settings(), lambda: True).run())
+    async with Client.connect(str(control_plane.kubeconfig)) as client, operating(client):
         shop.apply(pod("web-1", "a"), pod("db-1", "b"), admits("db", "db", "web"))
         await during(settle, shop, rules=1)
         before, fails = versions(shop), True
@@ -460,8 +470,6 @@ async def test_a_mistake_of_ours_in_compiling_is_recovered_from(
         fails = False
         await during(settle, shop, rules=1)
         assert endpoints(shop, "c") == ["db-2"]
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 def test_a_kind_that_comes_and_goes_and_comes(shop: Kubectl, operators: Operators) -> None:

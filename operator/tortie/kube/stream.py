@@ -120,6 +120,7 @@ class Stream(Generic[T]):
             where = f"list of {self.path}"
             now = self._decode(await self._client.list_page(self.path, limit=1, **self._selectors)).version
             if is_older(now, self.resource_version):
+                self._backoff.reset()  # it answers: what follows waits for no server
                 raise Gone(f"the server is at version {now}, and {self.resource_version} was already seen", where)
         return "resumed where it was"
 
