@@ -104,6 +104,7 @@ async def test_api_server_killed_and_started_no_event_lost(
         await put(client, namespace, "last")
         await eventually(lambda: "last" in record.names)
         assert record.names == await names_on_server(client, namespace)
+        await eventually(lambda: lines.of("back"))
     lines.are_one_each_way()
     assert f"{CONFIG_MAPS.path(namespace=namespace)}: stream lost: the API server gave no answer" in lines.of("lost")[0]
 
@@ -155,6 +156,7 @@ async def test_paused_api_server(plane: ControlPlane, client: Client, namespace:
         plane.resume("kube-apiserver")
         await put(client, namespace, "b")
         await eventually(lambda: record.names == {"a", "b"})
+        await eventually(lambda: lines.of("back"))  # said after the events that came with it
     lines.are_one_each_way()
     assert "resumed where it was" in lines.of("back")[0]
 

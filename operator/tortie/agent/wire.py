@@ -91,7 +91,7 @@ class Wire:
                     return self._check(pod, ifname, host, addresses)
                 except (WireError, NetlinkError, OSError):
                     _delete(node, node.index(host))
-            mac = _pod_mac(host)
+            mac = pod_mac(host)
             try:
                 node.ask(netlink.veth(host, GROUP, HOST_MAC, self.mtu, (pod, ifname, mac)))
                 point("wire made")
@@ -295,7 +295,7 @@ def _delete_link(index: int) -> None:
         _delete(kernel, index)
 
 
-def _pod_mac(host: str) -> str:
+def pod_mac(host: str) -> str:
     """Return a locally administered MAC, the same for the same link."""
     digest = hashlib.sha256(host.encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (digest[0] & 0xFC | 0x02, *digest[1:6]))
