@@ -56,6 +56,8 @@ class AgentNode:
             relay = [str(PYTHON), "-m", "tests.cluster.relay", self.path, port, "-", port]
             self.running.append(processes.start(["env", f"PYTHONPATH={ROOT}", *relay], self.folder / f"{self.name}-relay.log"))
         command = [*self.program, "agent", "--node", self.name, "--kubeconfig", str(self.plane.kubeconfig)]
+        if "--policy-gate" not in self.options:
+            command += ["--policy-gate", "Open"]  # there is no operator that would say what holds
         command += ["--health-port", str(HEALTH_PORT)]  # in its own namespace
         command = ["env", f"TORTIE_FAULT={self.fault}", f"PYTHONPATH={ROOT}", *command]
         command += ["--run", str(self.run), "--state", str(self.folder / "state"), *self.options]

@@ -123,7 +123,7 @@ async def test_an_api_server_that_was_away(hollow: Running, control_plane: Contr
 
 
 async def test_what_the_kernel_refuses_is_said_until_it_takes_it(control_plane: ControlPlane, cluster: Kubectl) -> None:
-    def realize(_: Changes) -> dict[str, str]:
+    async def realize(_: Changes) -> dict[str, str]:
         return {"r": "too many addresses"} if "10.0.0.1" in (watch.view.addresses("s") or ()) else {}
 
     async with (

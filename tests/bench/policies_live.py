@@ -20,6 +20,7 @@ from tests.cluster.ports import HeldPort
 from tests.controller.policies import DEFINITION
 from tests.scraped import Scraped
 from tortie.agent.hollow import OTHERS, WATCHES, HollowNodes, raise_limit
+from tortie.agent.policies import Realizer
 from tortie.kube.client import Client, ClientSettings
 from tortie.kube.errors import TooManyRequests
 from tortie.policy.delivery import WIDE
@@ -69,8 +70,8 @@ class Watched(HollowNodes):
         await asyncio.wait_for(event.wait(), 60)
         return time.monotonic() - start
 
-    def _realizer(self, name: str) -> Callable[[Changes], Mapping[str, str]]:
-        def realize(changes: Changes) -> Mapping[str, str]:
+    def _realizer(self, name: str) -> Realizer:
+        async def realize(changes: Changes) -> Mapping[str, str]:
             if self._awaited is not None:
                 sees, waiting, event = self._awaited
                 if name in waiting and sees(name, changes):

@@ -26,6 +26,7 @@ from tortie.agent.policies import PolicyWatch
 from tortie.kube.client import Client
 from tortie.kube.writer import Writer
 from tortie.policy.delivery import node_label
+from tortie.policy.view import Changes
 
 BGP = {
     "BGPConfiguration": {"asNumber": 64512},
@@ -73,11 +74,15 @@ async def enforce_as_an_agent(plane: ControlPlane, kubectl: Kubectl) -> None:
     """Node a's policies are watched, and what is realized is said."""
     config = plane.kubeconfig_for_service_account(NAMESPACE, "tortie-agent", node="a")
     async with Client.connect(str(config)) as client, Writer(lambda: True, lambda _key, error: watch.done(error)) as writer:
-        watch = PolicyWatch(client, "a", lambda _changes: {}, writer)
+        watch = PolicyWatch(client, "a", realize_anything, writer)
         task = asyncio.create_task(watch.run())
         await eventually(lambda: is_realized(kubectl.get("nodepolicy", "a")))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def realize_anything(_: Changes) -> dict[str, str]:
+    return {}
 
 
 def is_realized(policy: dict[str, Any]) -> bool:

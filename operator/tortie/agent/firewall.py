@@ -10,7 +10,7 @@ which nothing is open. Whatever the table is found to be, other than it was left
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tortie.addressing.allocator import Address
@@ -33,12 +33,17 @@ class NotEnforced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod's link: the host's end, the pod's uid as the runtime knows it, its MAC, its addresses."""
+    """A pod's link: the host's end, the pod's uid as the runtime knows it, its MAC, its addresses.
+
+    Attributes:
+        is_open: Whether everything passes as long as it isn't known what holds for it.
+    """
 
     host: str
     uid: str
     mac: str
     addresses: tuple[Address, ...]
+    is_open: bool = False
 
 
 @dataclass(slots=True)
@@ -69,10 +74,10 @@ Owner = str | Names  # a RuleSet, or a list of these
 
 
 class Firewall:
-    """Takes changes of policies and of pods into the kernel, one at a time. `is_open` says which pods pass unknown."""
+    """Takes changes of policies and of pods into the kernel, one at a time."""
 
-    def __init__(self, kernel: Socket, is_open: Callable[[Pod], bool] = lambda _pod: False) -> None:
-        self._kernel, self._is_open = kernel, is_open
+    def __init__(self, kernel: Socket) -> None:
+        self._kernel = kernel
         self._specs: dict[str, RuleSetSpec] = {}
         self._sets: dict[str, _Set] = {}
         self._numbers = 0
@@ -88,6 +93,12 @@ class Firewall:
         self._has_ranges: set[tuple[str, Family]] = set()
 
     # --- what is told
+
+    def begin(self, pods: Iterable[Pod]) -> None:
+        """Take the links that are there. The last agent's table stays until policies are known; raises NotEnforced."""
+        self._pods = {pod.host: pod for pod in pods}
+        if not self._kernel.has_table(TABLE):
+            self.program()
 
     def enforce(self, changes: Changes) -> Mapping[str, str]:
         """Let changed policies hold, and return what is wrong, by RuleSet; raises NotEnforced."""
@@ -117,7 +128,7 @@ class Firewall:
     def drop(self, host: str) -> None:
         """Forget a link that is gone; raises NotEnforced."""
         pod = self._pods.pop(host, None)
-        if pod is not None:
+        if pod is not None and self._is_there:
             self._commit(_Work(hosts={host: None}, went=[pod]))
 
     def program(self) -> None:
@@ -363,7 +374,7 @@ class Firewall:
         pod = self._pods.get(host)
         if pod is None:
             return None
-        return self._endpoints.get(pod.uid, () if self._is_open(pod) else None)
+        return self._endpoints.get(pod.uid, () if pod.is_open else None)
 
     def _terms(self) -> Terms:
         return Terms(self._families, self._peer)
@@ -374,6 +385,14 @@ class Firewall:
 
     def _ranges(self) -> Iterator[tuple[str, Family]]:
         return ((name, family) for name, one in self._sets.items() for family in one.ranges)
+
+
+def remove_table(kernel: Socket) -> None:
+    """Leave nothing in the kernel, so that everything passes."""
+    batch = Batch(TABLE)
+    batch.table()
+    batch.delete_table()
+    kernel.commit(batch)
 
 
 def _write_chains(owner: Owner, old: Chains, made: Chains, batch: Batch) -> None:

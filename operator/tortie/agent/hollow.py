@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tortie.agent.node import NODES
-from tortie.agent.policies import PolicyWatch
+from tortie.agent.policies import PolicyWatch, Realizer
 from tortie.kube.client import ApiError, Client, ClientSettings
 from tortie.kube.errors import AlreadyExists, NotFound
 from tortie.kube.writer import Writer
@@ -105,8 +105,8 @@ class HollowNodes:
             with suppress(NotFound):
                 await self._client.delete(NODES.path(name))
 
-    def _realizer(self, name: str) -> Callable[[Changes], Mapping[str, str]]:
-        def realize(changes: Changes) -> Mapping[str, str]:
+    def _realizer(self, name: str) -> Realizer:
+        async def realize(changes: Changes) -> Mapping[str, str]:
             if self._on_set is not None:
                 view = self.watches[name].view
                 for one in changes.added.keys() | changes.removed.keys():

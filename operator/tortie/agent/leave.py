@@ -14,7 +14,9 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from tortie.agent.firewall import remove_table
 from tortie.agent.install import LAST_CONFLIST, PLUGIN, remove, replace_conflist
+from tortie.agent.nfnetlink import Socket
 from tortie.agent.routes import sync_routes
 from tortie.agent.settings import Settings
 from tortie.api import lean
@@ -76,6 +78,8 @@ class Installation:
 def leave(settings: Settings, *, pods: int) -> None:
     """Leave the node. With pods that still run, their network stays until the last of them is deleted."""
     bin_dir, conf_dir = Path(settings.cni_bin), Path(settings.cni_conf)
+    with Socket() as kernel:
+        remove_table(kernel)  # nobody would tell the pods that are left of a policy's end
     if pods:
         # The configuration last: as long as it is there, the runtime asks again after a failure.
         left = [settings.state, settings.run, bin_dir / PLUGIN, conf_dir / LAST_CONFLIST]

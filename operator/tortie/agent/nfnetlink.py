@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from types import TracebackType
@@ -28,10 +29,11 @@ PREROUTING, INPUT, FORWARD = 0, 1, 2
 VERDICT, IPV4_ADDRESS, IPV6_ADDRESS, ETHER_ADDRESS, IFNAME = 0xFFFFFF00, 7, 8, 9, 41
 INTERVAL, MAP = 0x4, 0x8
 
-NEW_TABLE, DELETE_TABLE, NEW_CHAIN, DELETE_CHAIN, NEW_RULE, DELETE_RULE = 0, 2, 3, 5, 6, 8
+NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN, DELETE_CHAIN, NEW_RULE, DELETE_RULE = 0, 1, 2, 3, 5, 6, 8
 NEW_SET, DELETE_SET, NEW_ELEMENTS, DELETE_ELEMENTS = 9, 11, 12, 14
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_FLAGS = 6 if sys.byteorder == "little" else 7  # where the lower half of the flags is
 _FAMILY = struct.Struct(">BBH")  # family, version, resource
 _ATTRIBUTE = struct.Struct("=HH")
 _INT = struct.Struct("=i")
@@ -80,6 +82,15 @@ class Socket:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is a table of this name, of family inet."""
+        self._socket.send(_message(GET_TABLE, _REQUEST | _ACK, 1, _FAMILY.pack(INET, 0, 0) + text(1, name)))
+        while True:
+            answer = self._socket.recv(_ROOM)
+            for kind, _, offset in _answers(answer):
+                if kind == _NLMSG_ERROR:
+                    return not _INT.unpack_from(answer, offset + _HEADER.size)[0]
 
     def commit(self, batch: "Batch") -> None:
         """Let all of a batch happen at once, or nothing; raises Refused. Returns when the kernel has done it."""
@@ -130,7 +141,7 @@ class Batch:
     @property
     def last(self) -> int:
         """The sequence of the message whose acknowledgement says that all was looked at."""
-        return len(self._messages) + 1
+        return len(self._messages)
 
     def owner(self, sequence: int) -> str:
         """Return whose message this was."""
@@ -140,10 +151,10 @@ class Batch:
         """Return all of it as the kernel reads it."""
         edge = _FAMILY.pack(0, 0, _SUBSYSTEM)
         head = _HEADER.pack(20, _BEGIN, _REQUEST, 0, 0) + edge
-        # It asks for nothing and is acknowledged: errors of those before it are said before that.
-        body = _FAMILY.pack(INET, 0, 0) + self._table
-        proof = _message(NEW_TABLE, _REQUEST | _CREATE | _ACK, self.last, body)
-        return b"".join((head, *self._messages, proof, _HEADER.pack(20, _END, _REQUEST, 0, 0), edge))
+        # Errors of those before it are said before that it is acknowledged.
+        last = bytearray(self._messages[-1])
+        last[_FLAGS] |= _ACK
+        return b"".join((head, *self._messages[:-1], last, _HEADER.pack(20, _END, _REQUEST, 0, 0), edge))
 
     def table(self, *, anew: bool = False) -> None:
         """Make the table; `anew`: without anything that it had."""
@@ -151,6 +162,10 @@ class Batch:
         if anew:
             self._add(DELETE_TABLE, 0, b"")
             self._add(NEW_TABLE, _CREATE, b"")
+
+    def delete_table(self) -> None:
+        """Delete the table with all that it has, which is the last thing that happens to it."""
+        self._add(DELETE_TABLE, 0, b"")
 
     def chain(self, name: str, hook: tuple[int, int] | None = None, owner: str = "") -> None:
         """Make a chain; `hook` is that of a base chain, with its priority: what it doesn't decide is accepted."""

@@ -7,9 +7,10 @@ Belongs here: the watches, and when something is enforced and said. Does not: wh
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
+from tortie.agent.kept import Kept, Object
 from tortie.api.compiled import AddressSet, NodePolicy, NodePolicyStatus, RuleSet
 from tortie.api.meta import API_VERSION, GROUP, VERSION
 from tortie.kube.client import ApiError, Client
@@ -26,26 +27,38 @@ NODE_POLICIES = Resource(GROUP, VERSION, "nodepolicies")
 RULE_SETS = Resource(GROUP, VERSION, "rulesets")
 ADDRESS_SETS = Resource(GROUP, VERSION, "addresssets")
 # Seconds: changes of a moment are one transaction and one write.
-SETTLE = 0.05
+SETTLE = 0.02
 # Seconds, at least and at most, until what was enforced is said; what can't be enforced is said at once. A policy for all of
 # 500 nodes is half as many writes until the last of them has it, when what the first ones say comes after that.
 SAY = 2.0, 5.0
 
+# Seconds until what couldn't be enforced is tried again.
+RETRY = 2.0
+
 # Enforces changes, and returns what is wrong, by RuleSet: of those that it was given now or before. None of these is
-# enforced in its new form.
-Realizer = Callable[[Changes], Mapping[str, str]]
+# enforced in its new form. Asked again, without changes, where something was wrong.
+Realizer = Callable[[Changes], Awaitable[Mapping[str, str]]]
 
 
 class PolicyWatch:
     """Follows what a node is to enforce. The owner of `writer`, which several may share, tells `done` of each write's end."""
 
     def __init__(
-        self, client: Client, node: str, realize: Realizer, writer: Writer, settings: StreamSettings | None = None
+        self,
+        client: Client,
+        node: str,
+        realize: Realizer,
+        writer: Writer,
+        *,
+        kept: Kept | None = None,
+        settings: StreamSettings | None = None,
     ) -> None:
         self.node = node
         self.view = View()
-        self._client, self._realize, self._writer = client, realize, writer
-        self._due: asyncio.TimerHandle | None = None
+        self.settled: Callable[[], None] = lambda: None  # told whenever something was taken in
+        self._client, self._realize, self._writer, self._kept = client, realize, writer, kept
+        self._to_keep: dict[tuple[str, str], None] = {}
+        self._due = asyncio.Event()
         self._to_say: asyncio.TimerHandle | None = None
         self._started = False
         self._errors: Mapping[str, str] = {}
@@ -64,18 +77,25 @@ class PolicyWatch:
             ]
 
     async def run(self) -> None:
-        """Watch, enforce and report for ever. Nothing is done before all lists are there: it would close what was open."""
+        """Watch, enforce and report for ever. First holds what an earlier agent was told.
+
+        Nothing else is done before all lists are there: it would close what was open.
+        """
         try:
             async with asyncio.TaskGroup() as group:
+                if self._kept is not None and self._take_kept(self._kept):
+                    await self._settle()
                 for stream in (self._policies, *self._labelled):
                     group.create_task(stream.run())
                 await self.synced()
-                self._settle()
+                self.view.drop_kept()
                 self._started = True
+                while True:
+                    await self._settle()
+                    await self._wait()
         finally:
-            for timer in (self._due, self._to_say):
-                if timer is not None:
-                    timer.cancel()
+            if self._to_say is not None:
+                self._to_say.cancel()
             self._to_say = None
             self._writer.withdraw(self.node)
 
@@ -99,7 +119,8 @@ class PolicyWatch:
 
     def _on_policy(self, _old: NodePolicy | None, new: NodePolicy | None) -> None:
         self.view.put_node_policy(new)
-        self._soon()
+        if new is not None:  # a deleted one holds until it is made again, also after a restart
+            self._soon(new)
 
     def _on_rule_set(self, source: Source) -> Callable[[RuleSet | None, RuleSet | None], None]:
         def on_change(old: RuleSet | None, new: RuleSet | None) -> None:
@@ -107,7 +128,7 @@ class PolicyWatch:
                 self.view.put_rule_set(source, new)
             elif old is not None:
                 self.view.drop_rule_set(source, old)
-            self._soon()
+            self._soon(new or old)
 
         return on_change
 
@@ -117,21 +138,32 @@ class PolicyWatch:
                 self.view.put_chunk(source, new, old)
             elif old is not None:
                 self.view.drop_chunk(source, old)
-            self._soon()
+            self._soon(new or old)
 
         return on_change
 
-    def _soon(self) -> None:
-        if self._started and self._due is None:
-            self._due = asyncio.get_running_loop().call_later(SETTLE, self._settle)
+    def _soon(self, item: Object | None) -> None:
+        if self._kept is not None and item is not None:
+            self._to_keep[type(item).__name__, item.metadata.name] = None
+        if self._started:
+            self._due.set()
 
-    def _settle(self) -> None:
+    async def _wait(self) -> None:
+        """Return a moment after something changed, or when something that was wrong is to be tried again."""
+        try:
+            await asyncio.wait_for(self._due.wait(), RETRY if self._errors else None)
+        except TimeoutError:
+            return
+        await asyncio.sleep(SETTLE)
+        self._due.clear()
+
+    async def _settle(self) -> None:
         """Enforce what changed, and say it where what is said is another."""
-        self._due = None
         changes = self.view.take()
         before = self._errors
-        if changes.is_for_the_kernel:
-            self._errors = dict(self._realize(changes))
+        if changes.is_for_the_kernel or before:
+            self._errors = dict(await self._realize(changes))
+        self.settled()
         if changes.restated or self._errors != before:
             self._desired = self.view.status(datetime.now(UTC), self._errors)
             if self._errors != before:
@@ -141,6 +173,39 @@ class PolicyWatch:
                     random.uniform(*SAY),  # noqa: S311 - no secret
                     self._submit,
                 )
+        await self._keep()
+
+    def _take_kept(self, kept: Kept) -> bool:
+        """Take what an earlier agent was told; whether that was anything."""
+        policy: NodePolicy | None = None
+        for item in kept.objects():
+            self._to_keep[type(item).__name__, item.metadata.name] = None  # it may be gone since
+            match item:
+                case RuleSet():
+                    self.view.put_rule_set("kept", item)
+                case AddressSet():
+                    self.view.put_chunk("kept", item)
+                case NodePolicy() if item.metadata.name == self.node:
+                    policy = item
+        if policy is not None:
+            self.view.put_node_policy(policy)
+        return policy is not None
+
+    async def _keep(self) -> None:
+        """Keep what is known now of what changed; what the watches have no more is kept as long as it is needed."""
+        if self._kept is None or not self._started:
+            return
+        now: dict[tuple[str, str], Object | None] = {}
+        for kind, name in self._to_keep:
+            stores = [stream.store for stream in (self._policies, *self._labelled) if stream.kind.__name__ == kind]
+            found: list[Object] = [store[name] for store in stores if name in store]
+            if found:
+                now[kind, name] = max(found, key=lambda item: int(item.metadata.resource_version or 0))
+            elif kind != "NodePolicy" and not self.view.needs(name):
+                now[kind, name] = None
+        self._to_keep.clear()
+        if now and not await self._kept.keep(now):
+            self._to_keep.update(dict.fromkeys(now))
 
     def _submit(self) -> None:
         if self._to_say is not None:

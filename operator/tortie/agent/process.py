@@ -6,9 +6,9 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tortie import health
 from tortie.addressing.allocator import OwnBlock
@@ -19,19 +19,25 @@ from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
 from tortie.agent.detection import detect, source
+from tortie.agent.firewall import Firewall, NotEnforced
+from tortie.agent.gate import Gate
 from tortie.agent.inquiries import Inquiries, question
 from tortie.agent.install import LAST_CONFLIST, Plugin, install
 from tortie.agent.journal import Damaged, NotDurable
+from tortie.agent.kept import Kept
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.leave import Installation, leave
 from tortie.agent.ledger import Ledger
+from tortie.agent.nfnetlink import Socket
 from tortie.agent.node import Facts, NodeWatch
+from tortie.agent.policies import PolicyWatch
 from tortie.agent.publisher import Publisher
 from tortie.agent.service import Service, Surroundings
 from tortie.agent.settings import Settings
 from tortie.agent.start import reconcile
 from tortie.agent.wire import Wire, host_name
 from tortie.kube.client import Client, connect
+from tortie.kube.writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +91,14 @@ async def _run(settings: Settings) -> None:
         await asyncio.to_thread(_install, settings)
     try:
         await asyncio.to_thread(wire.prepare)
-        async with _opened(settings, wire, boot) as (ledger, unwired), connect(settings.kubeconfig) as client:
+        async with (
+            _opened(settings, wire, boot) as (ledger, unwired),
+            _guarded(settings, ledger) as (gate, kept),
+            connect(settings.kubeconfig) as client,
+        ):
             installation = Installation(client, settings.daemonset)
             try:
-                await Agent(settings, client, ledger, wire, unwired).serve(installation)
+                await Agent(settings, client, Here(ledger, wire, gate, kept, unwired)).serve(installation)
             except asyncio.CancelledError:
                 if await installation.is_gone():
                     pods = len(await asyncio.to_thread(wire.inventory))
@@ -136,17 +146,50 @@ async def _try_open(settings: Settings, wire: Wire, boot: str, waiting: unready.
     return ledger
 
 
+@asynccontextmanager
+async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Gate, Kept | None]]:
+    """Give the gate, which knows the links that are there, and what was kept of policies, where that can be had."""
+    kept: Kept | None = None
+    try:
+        kept = Kept(settings.policies)
+    except NotDurable as error:
+        _log.error("policies can't be kept for a start without an API server: %s", error)
+    with Socket() as kernel, closing(Gate(Firewall(kernel), settings.policy_gate, settings.policy_gate_exempt)) as gate:
+        links = ((entries[0].link, [entry.address for entry in entries]) for entries in ledger.links())
+        try:
+            await gate.begin(links)
+        except NotEnforced as error:
+            _log.error("policies can't be enforced: %s; no pod starts here until then", error)
+        try:
+            yield gate, kept
+        finally:
+            if kept is not None:
+                await kept.close()
+
+
+class Here(NamedTuple):
+    """What the node has: its ledger, its pods' wires, their gate, what was kept of policies, and links that went meanwhile."""
+
+    ledger: Ledger
+    wire: Wire
+    gate: Gate
+    kept: Kept | None
+    unwired: Iterable[str]
+
+
 class Agent:
     """The parts of a running agent, each told of what the others notice."""
 
-    def __init__(self, settings: Settings, client: Client, ledger: Ledger, wire: Wire, unwired: Iterable[str]) -> None:
-        self._settings, self._ledger = settings, ledger
+    def __init__(self, settings: Settings, client: Client, here: Here) -> None:
+        self._settings, self._ledger = settings, here.ledger
+        ledger, wire, gate = here.ledger, here.wire, here.gate
         self.queue = Queue(settings.deferred)
         self.knowledge = Knowledge(client, settings.node, ledger)
         self.demand, self.firewall = Demand(ledger, self._look), foreign.Watch(self._look)
         ask, wait, served = self.demand.ask, self.demand.wait, self.demand.served
         around = Surroundings(self._landscape, self.knowledge.facts, ask, self.queue.forget, wait, served)
-        self.service = Service(ledger, wire, around, unwired)
+        self.gate = gate
+        self.service = Service(ledger, wire, gate, around, here.unwired)
         facts = Facts(
             own=lambda: ledger.allocator.blocks,
             pools=lambda: self.demand.pools(self.knowledge.pools.values()),
@@ -159,6 +202,10 @@ class Agent:
         self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
         self.node.listed = self.blocks.list
         self.publisher = Publisher(client, ledger, self.blocks.version)
+        self.statuses = Writer(lambda: True, lambda _node, error: self.policies.done(error))
+        self.policies = PolicyWatch(client, settings.node, gate.enforce, self.statuses, kept=here.kept)
+        self.policies.settled = gate.news
+        gate.confirmed = self.policies.view.confirmed
         self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service)
         self.knowledge.on_pools = self.service.news
         ledger.changed = self.publisher.mark_address
@@ -173,6 +220,7 @@ class Agent:
         try:
             async with (
                 self.publisher,
+                self.statuses,
                 door.listen(self._settings.socket, self._answer),
                 health.serve(port, self._metrics, self._settings.metrics_address, lambda: self._ledger.why_not_ready),
                 asyncio.TaskGroup() as tasks,
@@ -182,7 +230,7 @@ class Agent:
                 tasks.create_task(_probe_forever(self._ledger, self.service))
                 await asyncio.to_thread(_install, self._settings)
                 _log.info("ready: %d addresses in use, %d blocks", len(self._ledger), len(self._ledger.allocator.blocks))
-                for part in (self.knowledge, self.blocks, self.node, installation):
+                for part in (self.policies, self.knowledge, self.blocks, self.node, installation):
                     tasks.create_task(part.run())
         finally:
             self.service.close()

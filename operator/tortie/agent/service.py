@@ -1,16 +1,16 @@
 """The CNI service: what the plugin carries here is decided, recorded, wired and answered.
 
-Order of an ADD: record, wire, answer; of a DEL: unwire, unrecord, answer. Crash points: an ADD that is recorded and not
-answered is answered the same when it is repeated, and undone by the DEL that the runtime sends otherwise; a DEL that is
-not answered is repeated by the runtime.
+Order of an ADD: wait for what holds, record, guard, wire, answer; of a DEL: unwire, unguard, unrecord, answer. Crash
+points: an ADD that is recorded and not answered is answered the same when it is repeated, and undone by the DEL that the
+runtime sends otherwise; a DEL that is not answered is repeated by the runtime.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from tortie.addressing.wants import Landscape, NoPool, PodFacts, Refused, wanted
 from tortie.agent import cni
 from tortie.agent.cni import CniError, Request
 from tortie.agent.faults import point
+from tortie.agent.gate import Closed
 from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Entry, Exhausted, InUse, Ledger, Link, NotReclaimed
 from tortie.agent.metrics import REQUESTS
@@ -50,6 +51,22 @@ class Wire(Protocol):
         """Return the host's ends that are there, with the addresses that lead there; raises WireError."""
 
 
+class Guard(Protocol):
+    """What keeps a pod in its bounds; `tortie.agent.gate`. Its methods raise Closed, but for `drop`."""
+
+    async def admit(self, link: Link, seconds: float) -> None:
+        """Return when it is known what holds for a pod."""
+
+    async def put(self, link: Link, addresses: Iterable[Address]) -> None:
+        """Let that hold for its link, which isn't there yet."""
+
+    async def confirm(self, link: Link, addresses: Iterable[Address], seconds: float) -> None:
+        """Return when others know its addresses, where they are denied to talk to it."""
+
+    async def drop(self, host: str) -> None:
+        """Forget a link that is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the agent's other parts know, and want to know.
@@ -74,8 +91,8 @@ class Surroundings:
 class Service:
     """Answers requests."""
 
-    def __init__(self, ledger: Ledger, wire: Wire, around: Surroundings, unwired: Iterable[str] = ()) -> None:
-        self._ledger, self._wire, self._around = ledger, wire, around
+    def __init__(self, ledger: Ledger, wire: Wire, guard: Guard, around: Surroundings, unwired: Iterable[str] = ()) -> None:
+        self._ledger, self._wire, self._guard, self._around = ledger, wire, guard, around
         self._unwired = set(unwired)  # links that are gone and whose addresses couldn't be freed yet
         self._threads = ThreadPoolExecutor(WORKERS, "wire")
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -130,6 +147,9 @@ class Service:
         host = host_name(request.container, request.ifname)
         named = (request.args.get(f"K8S_POD_{key}", "") for key in ("NAMESPACE", "NAME", "UID"))
         link = Link(host, request.container, request.ifname, request.netns, *named)
+        deadline = time.monotonic() + max(0.0, min(WAIT, request.timeout - RESERVE))
+        with _closed(request):  # nobody is kept from deleting what waits
+            await self._guard.admit(link, deadline - time.monotonic())
         async with self._alone(host):
             point("add received")
             try:
@@ -137,20 +157,24 @@ class Service:
             except OSError as error:
                 raise CniError(cni.TRY_LATER, f"{request.pod}: its DEL of before can't be removed: {error}") from error
             self._unwired.discard(host)
-            entries = self._ledger.find(host) or await self._allocate(link, request)
+            entries = self._ledger.find(host) or await self._allocate(link, request, deadline)
             point("add recorded")
             addresses = [entry.address for entry in entries]
+            with _closed(request):
+                await self._guard.put(link, addresses)
+            point("add guarded")
             try:
                 macs = await self._in_thread(self._wire.attach, request.netns, request.ifname, host, addresses)
             except WireError as error:
                 await self._undo(host)
                 raise CniError(cni.WIRE, f"{request.pod}: {error}") from error
+            with _closed(request):
+                await self._guard.confirm(link, addresses, deadline - time.monotonic())
         point("add answered")
         text = ", ".join(str(one) for one in addresses)
         return cni.result(request.netns, request.ifname, host, macs, addresses), text
 
-    async def _allocate(self, link: Link, request: Request) -> tuple[Entry, ...]:
-        deadline = time.monotonic() + max(0.0, min(WAIT, request.timeout - RESERVE))
+    async def _allocate(self, link: Link, request: Request, deadline: float) -> tuple[Entry, ...]:
         facts = await self._around.facts(request)
         while True:
             news, landscape = self._news, self._around.landscape()
@@ -182,6 +206,7 @@ class Service:
         """Take back an ADD whose wire failed; what can't be taken back now goes with the runtime's DEL."""
         try:
             await self._in_thread(self._wire.detach, host)
+            await self._guard.drop(host)
             await self._ledger.release(host)
         except (WireError, NotDurable) as error:
             _log.warning("%s: %s; it is tried again when the runtime deletes the pod", host, error)
@@ -197,6 +222,7 @@ class Service:
             point("del received")
             try:
                 await self._in_thread(self._wire.detach, host)
+                await self._guard.drop(host)
                 point("del unwired")
                 freed = await self._ledger.release(host)
                 point("del released")
@@ -298,6 +324,15 @@ class Service:
 
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+@contextmanager
+def _closed(request: Request) -> Iterator[None]:
+    """Answer that the pod can't start now; the runtime tries again."""
+    try:
+        yield
+    except Closed as error:
+        raise CniError(cni.TRY_LATER, f"{request.pod}: {error}") from error
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tortie.addressing.ranges import Family
+from tortie.agent.gate import Policy
 
 DETECTION = "kubernetes-internal-ip"  # the method by default
 
@@ -29,6 +30,9 @@ class Settings:
             cleans up. Default "": an agent never does.
         health_port: TCP port of /healthz, /readyz and /metrics on 127.0.0.1. Default 9091. Zero: none.
         metrics_address: HOST:PORT where /metrics alone is served as well, an IPv6 address as [::1]:9095. Default "": nowhere.
+        policy_gate: Whether a pod waits, up to 60 s, until it is known which policies hold for it (Closed), or starts at once
+            and is unprotected until then (Open). Default Closed.
+        policy_gate_exempt: Namespaces whose pods start at once whatever `policy_gate` says. Default (): none.
     """
 
     node: str
@@ -44,6 +48,8 @@ class Settings:
     daemonset: str = ""
     health_port: int = 9091
     metrics_address: str = ""
+    policy_gate: Policy = "Closed"
+    policy_gate_exempt: tuple[str, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -59,6 +65,11 @@ class Settings:
     def ledger(self) -> Path:
         """The ledger's file."""
         return self.state / "ledger.db"
+
+    @property
+    def policies(self) -> Path:
+        """The file of what the agent was told to enforce."""
+        return self.state / "policies.db"
 
     @property
     def deferred(self) -> Path:

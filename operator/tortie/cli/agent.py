@@ -18,6 +18,10 @@ PATH = click.Path(path_type=Path)
 FORESEEN = (ApiError, NotDurable, NotInstalled, WireError, BadMethod, OSError)
 
 
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(name for name in (one.strip() for one in value.split(",")) if name) if value else None
+
+
 @click.command("agent", context_settings={"auto_envvar_prefix": "TORTIE"})
 @click.option("--node", required=True, help="The Node's name, as kubectl get nodes shows it.")
 @click.option("--kubeconfig", help="Path of a kubeconfig. Default: $KUBECONFIG, else the service account of the pod.")
@@ -42,6 +46,14 @@ FORESEEN = (ApiError, NotDurable, NotInstalled, WireError, BadMethod, OSError)
     "--metrics-address",
     callback=metrics_address,
     help="HOST:PORT where /metrics alone is served, too; IPv6 as [::1]:9095. Default: nowhere.",
+)
+@click.option(
+    "--policy-gate",
+    type=click.Choice(["Closed", "Open"]),
+    help="Closed: a pod waits until its policies are known. Open: it starts at once, unprotected. Default Closed.",
+)
+@click.option(
+    "--policy-gate-exempt", callback=_names, help="Namespaces, by commas, whose pods never wait for that. Default: none."
 )
 @click.option("--log-level", default="INFO", type=LOG_LEVEL, help="The least severity that is logged. Default: INFO.")
 @click.option("--log-format", default="text", type=LOG_FORMAT, help="json: one object a line, for programs. Default: text.")

@@ -73,7 +73,7 @@ class Stream(Generic[T]):
         field_selector: str = "",
         settings: StreamSettings | None = None,
     ) -> None:
-        self.path = path
+        self.path, self.kind = path, kind
         self.store: dict[str, T] = {}  # by "name", or "namespace/name"
         self.synced = asyncio.Event()  # the first whole list was delivered
         self.resource_version = ""  # everything up to here is in the store; empty: list first

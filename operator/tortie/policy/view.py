@@ -16,8 +16,9 @@ from tortie.api.compiled import AddressSet, EndpointGroup, NodePolicy, NodePolic
 from tortie.api.policy import ERRORS_MAX, STATED_MAX, WAITING_MAX
 from tortie.policy.delivery import COMPILED_AT
 
-Source = Literal["own", "wide"]
+Source = Literal["own", "wide", "kept"]
 Names = tuple[str, ...]
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T", RuleSet, AddressSet)
 
 
@@ -47,27 +48,34 @@ class Changes:
         return bool(self.rule_sets or self.added or self.removed or self.forgotten or self.endpoints)
 
 
-class _Sources(Generic[T]):
-    """What each watch has of each object, and which of these holds."""
+class _Sources(Generic[K, T]):
+    """What each watch has of each object, and which of these holds; `kept` is what an earlier agent had."""
 
     def __init__(self) -> None:
-        self._seen: dict[Hashable, dict[Source, T]] = {}
+        self._seen: dict[K, dict[Source, T]] = {}
 
-    def put(self, source: Source, key: Hashable, item: T) -> bool:
+    def put(self, source: Source, key: K, item: T) -> bool:
         """Take a version; whether its watch went back in time, as after an etcd was restored from a backup."""
         seen = self._seen.setdefault(key, {})
         old = seen.get(source)
         seen[source] = item
         return old is not None and _precedes(item, old)
 
-    def drop(self, source: Source, key: Hashable) -> None:
+    def drop(self, source: Source, key: K) -> None:
         """Take that a watch has it no more."""
         seen = self._seen.get(key, {})
         seen.pop(source, None)
         if not seen:
             self._seen.pop(key, None)
 
-    def newest(self, key: Hashable, held: T | None = None) -> T | None:
+    def drop_all(self, source: Source) -> list[K]:
+        """Take that a source has nothing any more; return what it had."""
+        had = [key for key, seen in self._seen.items() if source in seen]
+        for key in had:
+            self.drop(source, key)
+        return had
+
+    def newest(self, key: K, held: T | None = None) -> T | None:
         """Return the newest of what the watches have and what is held already: one watch may lag behind the other."""
         for item in self._seen.get(key, {}).values():
             if held is None or _precedes(held, item):
@@ -127,8 +135,8 @@ class View:
     """Told of objects as watches see them; `take` says what is enforced otherwise, `status` what to say of it."""
 
     def __init__(self) -> None:
-        self._rule_set_sources = _Sources[RuleSet]()
-        self._chunk_sources = _Sources[AddressSet]()
+        self._rule_set_sources = _Sources[str, RuleSet]()
+        self._chunk_sources = _Sources[tuple[str, int], AddressSet]()
         self._chunk_numbers: dict[str, Counter[int]] = {}  # by set: in how many watches each chunk is
         self._policy: NodePolicy | None = None
         self._groups: dict[Names, _Group] = {}
@@ -145,6 +153,7 @@ class View:
         self._status = NodePolicyStatus()
         self._said: dict[str, int] = {}  # generations of RuleSets that an earlier agent enforced already
         self.generations: dict[str, int] = {}  # of each RuleSet that is enforced
+        self._confirmed: dict[str, frozenset[str]] = {}  # by endpoint, where an ADD waits for it
 
     # --- what the watches say
 
@@ -174,12 +183,7 @@ class View:
         """Take that a watch has a chunk no more; if its set still counts it, its last state stays."""
         name, number = item.spec.set, item.spec.chunk
         self._chunk_sources.drop(source, (name, number))
-        numbers = self._chunk_numbers[name]
-        numbers[number] -= 1
-        if not numbers[number]:
-            del numbers[number]
-        if not numbers:
-            del self._chunk_numbers[name]
+        self._uncount(name, number)
         if needed := self._sets.get(name):
             self._settle_set(name, needed)
 
@@ -196,7 +200,21 @@ class View:
             self._said = dict(said.rule_sets)
         if self._policy is None or self._policy.spec != item.spec:
             self._regroup(item.spec.groups)
+            asked = (one for group in item.spec.groups if group.confirm for one in group.endpoints)
+            self._confirmed = {one.uid: frozenset(one.confirmed) for one in asked}
         self._policy = item
+
+    def drop_kept(self) -> None:
+        """Take that all watches gave their lists: what was kept holds no more where these have something else."""
+        for name in self._rule_set_sources.drop_all("kept"):
+            found = self._rule_set_sources.newest(name)
+            if name in self._rule_sets and found is not None:
+                self._renew(name, found)
+        for name, number in self._chunk_sources.drop_all("kept"):
+            self._uncount(name, number)
+            if needed := self._sets.get(name):
+                self._load(name, needed, number, None)
+                self._settle_set(name, needed)
 
     # --- what it comes to
 
@@ -214,6 +232,14 @@ class View:
         """Return what is enforced of a set; None: it is needed by nothing, or never was whole."""
         found = self._sets.get(name)
         return frozenset(found.addresses) if found and found.whole else None
+
+    def confirmed(self, uid: str) -> frozenset[str] | None:
+        """Return which addresses of an endpoint every set holds that they belong to; None: nobody is to wait for that."""
+        return self._confirmed.get(uid)
+
+    def needs(self, name: str) -> bool:
+        """Whether an endpoint's rules need a RuleSet or a chunk of this name; it may be one that no watch has now."""
+        return name in self._rule_sets or name.rpartition("-")[0] in self._sets
 
     @property
     def waiting(self) -> Names:
@@ -383,6 +409,14 @@ class View:
                     self._changes.added.pop(name, None)
                     self._changes.removed.pop(name, None)
                     self._changes.forgotten.add(name)
+
+    def _uncount(self, name: str, number: int) -> None:
+        numbers = self._chunk_numbers[name]
+        numbers[number] -= 1
+        if not numbers[number]:
+            del numbers[number]
+        if not numbers:
+            del self._chunk_numbers[name]
 
     def _load(self, name: str, one: _Set, number: int, held: AddressSet | None) -> None:
         newest = self._chunk_sources.newest((name, number), held)

@@ -1,0 +1,148 @@
+"""No pod runs before what holds for it does: an ADD waits here, and its link's rules are there before the link.
+
+Belongs here: when a pod may start, and the firewall's one thread. Does not: what the firewall does.
+
+Crash points: an ADD that waits has allocated nothing; rules without a link are nobody's, and a DEL or the next start
+removes them; a link is never without them.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
+
+from tortie.addressing.allocator import Address
+from tortie.agent.firewall import Firewall, NotEnforced, Pod
+from tortie.agent.ledger import Link
+from tortie.agent.wire import pod_mac
+from tortie.policy.view import Changes
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Policy = Literal["Open", "Closed"]
+
+
+class Closed(Exception):
+    """A pod can't start now; the message says what is missing, and what to look at."""
+
+
+class Gate:
+    """Lets pods in, and takes what holds into the firewall.
+
+    Args:
+        firewall: Used from a thread of the gate's own.
+        policy: Whether a pod waits until it is known what holds for it (Closed), or starts without (Open).
+        exempt: Namespaces whose pods never wait.
+    """
+
+    def __init__(self, firewall: Firewall, policy: Policy = "Closed", exempt: Collection[str] = ()) -> None:
+        self._firewall, self._policy, self._exempt = firewall, policy, frozenset(exempt)
+        # Addresses of a pod that every set holds which they belong to; None: nobody waits for that.
+        self.confirmed: Callable[[str], Collection[str] | None] = lambda _uid: None
+        self.is_told = False  # whether anything was ever enforced
+        self.waiting = 0  # pods, for what holds for them
+        self._news = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "firewall")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+    def news(self) -> None:
+        """Let those who wait look again."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def begin(self, links: Iterable[tuple[Link, Iterable[Address]]]) -> None:
+        """Tell the firewall of the links that are there; a table that is there stays until `enforce`. Raises NotEnforced."""
+        await self._do(self._firewall.begin, [self._pod(link, addresses) for link, addresses in links])
+
+    async def enforce(self, changes: Changes) -> Mapping[str, str]:
+        """Let changes hold, and return what is wrong, by RuleSet, or by "" where nothing could be done."""
+        try:
+            wrong = await self._do(self._firewall.enforce, changes)
+        except NotEnforced as error:
+            _log.error("policies can't be enforced: %s; what held before holds, tried again soon", error)
+            return {"": str(error)}
+        self.is_told = True
+        self.news()
+        return wrong
+
+    async def admit(self, link: Link, seconds: float) -> None:
+        """Return when it is known what holds for a pod; raises Closed after so many seconds."""
+        if self._is_open(link):
+            return
+        if not link.uid:
+            raise Closed(
+                "the runtime names no K8S_POD_UID, so no policy can be found for the pod: use containerd 1.5, CRI-O 1.21 or"
+                " newer, or set policyGate: Open"
+            )
+
+        def is_known() -> bool:
+            return self._firewall.knows(link.uid)
+
+        if not await self._wait(is_known, seconds):
+            what = (
+                "NodePolicy of this node" if self.is_told else "policies of this node were never read, and the pod's NodePolicy"
+            )
+            raise Closed(
+                f"no {what} names the pod (uid {link.uid}), so what holds for it isn't known: do the operator and the API"
+                " server run? kubectl describe nodepolicy tells; the runtime tries again"
+            )
+
+    async def put(self, link: Link, addresses: Iterable[Address]) -> None:
+        """Let what holds for a pod hold for its link, before that is there; raises Closed."""
+        try:
+            await self._do(self._firewall.put, self._pod(link, addresses))
+        except NotEnforced as error:
+            raise Closed(f"its rules can't be made: {error}") from error
+
+    async def confirm(self, link: Link, addresses: Iterable[Address], seconds: float) -> None:
+        """Return when every set holds a pod's addresses where a Deny is about them; raises Closed after so many seconds."""
+        wanted = {str(one) for one in addresses}
+
+        def is_confirmed() -> bool:
+            found = self.confirmed(link.uid)
+            return found is None or wanted.issubset(found)
+
+        if not self._is_open(link) and not await self._wait(is_confirmed, seconds):
+            raise Closed(
+                "a policy denies others to talk to it, and the operator hasn't said yet that the pod's addresses are known"
+                " everywhere: does the operator run? The runtime tries again"
+            )
+
+    async def drop(self, host: str) -> None:
+        """Forget a link that is gone; what can't be forgotten now is with the table's next replacement."""
+        try:
+            await self._do(self._firewall.drop, host)
+        except NotEnforced as error:
+            _log.error("%s: its rules can't be removed: %s", host, error)
+
+    def _pod(self, link: Link, addresses: Iterable[Address]) -> Pod:
+        return Pod(link.host, link.uid, pod_mac(link.host), tuple(addresses), is_open=self._is_open(link))
+
+    def _is_open(self, link: Link) -> bool:
+        """Whether a link passes although nothing is known of it; a container that is no pod has no policies."""
+        return self._policy == "Open" or not link.pod or link.namespace in self._exempt
+
+    async def _wait(self, holds: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        self.waiting += 1
+        try:
+            while not holds():
+                news, left = self._news, deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                try:
+                    await asyncio.wait_for(news.wait(), left)
+                except TimeoutError:
+                    continue
+            return True
+        finally:
+            self.waiting -= 1
+
+    async def _do(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
