@@ -20,8 +20,7 @@ from pyroute2 import netns
 from tests.agent.namespaces import namespaces, run
 from tests.policy.compiling import Objects
 from tortie.addressing.allocator import address
-from tortie.agent.firewall import Firewall, Pod
-from tortie.agent.nfnetlink import Socket
+from tortie.agent.firewall import Firewall, Kernel, Pod
 from tortie.agent.wire import Wire, host_name, pod_mac
 from tortie.api.compiled import AddressSet, CompiledMetadata, NodePolicy, NodePolicySpec, RuleSet
 from tortie.api.lean import Metadata
@@ -150,10 +149,11 @@ class Node:
     namespace: str
     wire: Wire
     thread: ThreadPoolExecutor
-    kernel: Socket
+    kernel: Kernel
     firewall: Firewall
     view: View = field(default_factory=View)
     pods: dict[str, str] = field(default_factory=dict)  # namespaces, by the host's end
+    known: dict[str, Pod] = field(default_factory=dict)
 
     def begin_anew(self) -> None:
         """Forget all policies; the next ones replace what the kernel has."""
@@ -167,7 +167,8 @@ class Node:
         """Give a namespace a pod's wire; its rules come first."""
         host = host_name(f"{uid}-{namespace}", "eth0")
         made = tuple(map(address, addresses))
-        self.firewall.put(Pod(host, uid, pod_mac(host), made))
+        self.known[host] = Pod(host, uid, pod_mac(host), made)
+        self.firewall.put(self.known[host])
         self.do(self.wire.attach, namespace, "eth0", host, made)
         self.pods[host] = namespace
         return host
@@ -176,7 +177,7 @@ class Node:
         """Take it away."""
         self.do(self.wire.detach, host)
         self.firewall.drop(host)
-        del self.pods[host]
+        del self.pods[host], self.known[host]
 
     def enforce(self, objects: Objects, number: int) -> None:
         """Let the objects that an API server has hold; `number` grows with each call."""
@@ -196,6 +197,7 @@ class Node:
         policy = objects.node_policies.get(self.name, NodePolicySpec())
         view.put_node_policy(NodePolicy(meta(self.name), policy))
         assert self.firewall.enforce(view.take()) == {}
+        self.firewall.cut()
 
     _seen: dict[str, AddressSet] = field(default_factory=dict)
 
@@ -225,7 +227,7 @@ class Net:
             numbered = dict(enumerate(probes, 20_000))
             for number, (place, probe) in numbered.items():
                 place.send(probe, number)
-            self._settle()
+            self._turns()
         finally:
             os.sched_setaffinity(0, cpus)
         found: dict[Probe, list[Place]] = {probe: [] for _, probe in numbered.values()}
@@ -235,7 +237,16 @@ class Net:
                     found[numbered[number][1]].append(place)
         return found
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Return when all that was sent has arrived, or never will."""
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        try:
+            self._turns()
+        finally:
+            os.sched_setaffinity(0, cpus)
+
+    def _turns(self) -> None:
         for _ in range(_HOPS):
             self._turn.sendto(b"turn", self._turn.getsockname())
             assert select.select([self._turn], [], [], 30)[0], "no packet of our own came back"
@@ -264,7 +275,7 @@ class Net:
         stack.callback(thread.shutdown)
         thread.submit(wire.prepare).result()
         stack.callback(lambda: thread.submit(wire.close).result())
-        kernel = inside(path, Socket)
+        kernel = inside(path, Kernel)
         stack.callback(kernel.close)
         return Node(f"n{number + 1}", path, wire, thread, kernel, Firewall(kernel))
 

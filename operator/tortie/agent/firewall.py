@@ -10,21 +10,45 @@ which nothing is open. Whatever the table is found to be, other than it was left
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
 
 from tortie.addressing.allocator import Address
-from tortie.addressing.ranges import Family
+from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
+from tortie.agent.conntrack import Connection, Connections, Flow
+from tortie.agent.netlink import Netlink
 from tortie.agent.nfnetlink import Batch, Refused, Socket
 from tortie.agent.rules import HERE, LOCAL, MACS, PEERS, TABLE, WAYS, Chains, Peer, Terms
-from tortie.api.compiled import RuleSetSpec
+from tortie.api.compiled import Direction, RuleSetSpec
+from tortie.policy.verdict import Packet, decide
 from tortie.policy.view import Changes, Names
 
 _log = logging.getLogger(__name__)
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
+_PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
+
+
+class Kernel:
+    """What the firewall asks, in the network namespace that the thread is in when it is made."""
+
+    def __init__(self) -> None:
+        self.tables, self.connections, self.links = Socket(), Connections(), Netlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it all."""
+        for one in (self.tables, self.connections, self.links):
+            one.close()
 
 
 class NotEnforced(Exception):
@@ -52,7 +76,11 @@ class _Set:
 
     number: int
     single: set[str] = field(default_factory=set)
-    ranges: dict[Family, set[str]] = field(default_factory=dict)
+    ranges: dict[Family, dict[str, Range]] = field(default_factory=dict)
+
+    def has(self, one: Address) -> bool:
+        """Whether an address is in it."""
+        return str(one) in self.single or any(one.within(whole) for whole in self.ranges.get(_family(one), {}).values())
 
 
 @dataclass(slots=True)
@@ -76,7 +104,7 @@ Owner = str | Names  # a RuleSet, or a list of these
 class Firewall:
     """Takes changes of policies and of pods into the kernel, one at a time."""
 
-    def __init__(self, kernel: Socket) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._specs: dict[str, RuleSetSpec] = {}
         self._sets: dict[str, _Set] = {}
@@ -86,6 +114,8 @@ class Firewall:
         self._pods: dict[str, Pod] = {}
         self._families: tuple[Family, ...] = (4,)
         self._errors: dict[str, str] = {}
+        self._users: dict[str, set[str]] = {}  # the RuleSets that name a set
+        self._suspects: set[str] = set()  # endpoints whose connections may be forbidden since the last `cut`
         # What the kernel has, as far as it isn't said by the above.
         self._is_there = False
         self._chains: dict[Owner, Chains] = {}
@@ -97,7 +127,7 @@ class Firewall:
     def begin(self, pods: Iterable[Pod]) -> None:
         """Take the links that are there. The last agent's table stays until policies are known; raises NotEnforced."""
         self._pods = {pod.host: pod for pod in pods}
-        if not self._kernel.has_table(TABLE):
+        if not self._kernel.tables.has_table(TABLE):
             self.program()
 
     def enforce(self, changes: Changes) -> Mapping[str, str]:
@@ -113,8 +143,22 @@ class Firewall:
             self._take_rule_set(name, rule_set.spec if rule_set else None, work)
         for uid, names in changes.endpoints.items():
             self._take_endpoint(uid, names, work)
+        self._suspect(changes)
         self._commit(work)
         return dict(self._errors)
+
+    def cut(self) -> list[Connection]:
+        """Delete the connections that are forbidden now, and return them; raises OSError."""
+        uids, self._suspects = self._suspects, set()
+        mine = [(pod, one) for pod in self._pods.values() if pod.uid in uids for one in pod.addresses]
+        pods = {rules.packed(_family(one), str(one)): pod for pod, one in mine}
+        if not pods:
+            return []
+        node = {rules.packed(rules.family_of(one), one) for one in map(_text, self._kernel.links.addresses())}
+        every = self._kernel.connections.of(frozenset(pods))
+        wrong = [one for one in every if self._forbids(one, pods, node)]
+        self._kernel.connections.delete(wrong)
+        return wrong
 
     def put(self, pod: Pod) -> None:
         """Let what holds for a pod hold for its link, which may not be there yet; raises NotEnforced."""
@@ -137,7 +181,7 @@ class Firewall:
         while True:
             batch, chains, leads = self._whole()
             try:
-                self._kernel.commit(batch)
+                self._kernel.tables.commit(batch)
             except Refused as refused:
                 if not self._blame(refused):
                     self._is_there = False
@@ -158,8 +202,14 @@ class Firewall:
 
     def _take_rule_set(self, name: str, spec: RuleSetSpec | None, work: _Work) -> None:
         old = self._specs.pop(name, None)
+        for peer in _peers(old):
+            self._users[peer].discard(name)
+            if not self._users[peer]:
+                del self._users[peer]
         if spec is not None:
             self._specs[name] = spec
+        for peer in _peers(spec):
+            self._users.setdefault(peer, set()).add(name)
         work.rule_sets[name] = None
         was_wrong = self._errors.pop(name, None) is not None
         if spec is not None and (was_wrong or old is None or _shape(old) != _shape(spec) or rules.passes(spec)):
@@ -191,9 +241,9 @@ class Firewall:
                 self._use_family(family, work)
                 continue
             if family not in one.ranges:
-                one.ranges[family] = set()
+                one.ranges[family] = {}
                 self._rewrite(name, work)
-            one.ranges[family].add(text)
+            one.ranges[family][text] = parse(text)
             work.refilled[name, family] = None
 
     def _remove(self, name: str, addresses: Iterable[str], work: _Work) -> None:
@@ -201,7 +251,7 @@ class Firewall:
         for text in addresses:
             if "/" in text:
                 family = rules.family_of(text)
-                one.ranges[family].discard(text)
+                one.ranges[family].pop(text, None)
                 work.refilled[name, family] = None
             else:
                 one.single.discard(text)
@@ -222,11 +272,46 @@ class Firewall:
 
     def _rewrite(self, name: str, work: _Work) -> None:
         """Let all rules that name a set be written again."""
-        for rule_set, spec in self._specs.items():
-            if any(name in (rule.peers or ()) for rule in spec.rules):
-                work.rule_sets[rule_set] = None
-                if rules.passes(spec):
-                    work.lists.update((names, None) for names in self._uses if rule_set in names)
+        for rule_set in self._users.get(name, ()):
+            work.rule_sets[rule_set] = None
+            if rules.passes(self._specs[rule_set]):
+                work.lists.update((names, None) for names in self._uses if rule_set in names)
+
+    def _suspect(self, changes: Changes) -> None:
+        """Note whose connections may be forbidden now: who has other rules, and who has rules with other sets."""
+        changed = set(changes.rule_sets)
+        for sets, harmless in ((changes.removed, "Deny"), (changes.added, "Accept")):
+            for name in sets:
+                changed.update(one for one in self._users.get(name, ()) if _decides(self._specs[one], name, harmless))
+        self._suspects.update(uid for uid, names in changes.endpoints.items() if names is not None)
+        if changed:
+            lists = {names for names in self._uses if not changed.isdisjoint(names)}
+            self._suspects.update(uid for uid, names in self._endpoints.items() if names in lists)
+
+    def _forbids(self, one: Connection, pods: Mapping[bytes, Pod], node: Collection[bytes]) -> bool:
+        """Whether one side's rules wouldn't let a connection begin, as `from-pods` and `to-pods` would see it."""
+        first, last = one.original.source, one.reply.source
+        if first == last:
+            return False
+        sides: list[tuple[Pod | None, Direction, bytes]] = [(pods.get(first), "Egress", last)]
+        if first not in node:
+            sides.append((pods.get(last), "Ingress", first))
+        return any(pod and not self._allows(pod, direction, other, one.reply) for pod, direction, other in sides)
+
+    def _allows(self, pod: Pod, direction: Direction, other: bytes, reply: Flow) -> bool:
+        names = self._endpoints.get(pod.uid)
+        if names is None:
+            return pod.is_open
+        if any(name in self._errors for name in names):
+            return False
+        protocol = _PROTOCOLS.get(reply.protocol, str(reply.protocol))
+        family: Family = 4 if len(other) == 4 else 6
+        at = Address(family, int.from_bytes(other, "big"))
+        packet = Packet(direction, at, protocol, reply.source_port, self._holds)
+        return decide([self._specs[name] for name in names], packet).allowed
+
+    def _holds(self, names: Iterable[str], one: Address) -> bool:
+        return any(self._sets[name].has(one) for name in names)
 
     # --- transactions
 
@@ -240,7 +325,7 @@ class Firewall:
         batch = self._delta(work, chains, leads)
         if len(batch):
             try:
-                self._kernel.commit(batch)
+                self._kernel.tables.commit(batch)
             except Refused as refused:
                 if not self._blame(refused):
                     _log.warning("nftables table inet %s isn't as it was left (%s): it is replaced", TABLE, refused)
@@ -332,7 +417,7 @@ class Firewall:
                 batch.clear(there)
             else:
                 rules.ranges_set(batch, name, family)
-            batch.elements(there, rules.intervals(family, self._sets[name].ranges[family]))
+            batch.elements(there, rules.intervals(family, self._sets[name].ranges[family].values()))
 
     def _write_pods(self, work: _Work, leads: Mapping[str, Names | None], batch: Batch) -> None:
         for host, names in leads.items():
@@ -351,7 +436,7 @@ class Firewall:
         mac = bytes.fromhex(pod.mac.replace(":", ""))
         batch.elements(MACS, [nf.element(name + mac + bytes(2))], delete=delete)
         for one in pod.addresses:
-            family: Family = 4 if one.family == 4 else 6
+            family = _family(one)
             packed = rules.packed(family, str(one))
             batch.elements(HERE[family], [nf.element(name + packed)], delete=delete)
             if not (delete and any(one in other.addresses for other in self._pods.values())):
@@ -387,6 +472,10 @@ class Firewall:
         return ((name, family) for name, one in self._sets.items() for family in one.ranges)
 
 
+def _family(one: Address) -> Family:
+    return 4 if one.family == 4 else 6
+
+
 def remove_table(kernel: Socket) -> None:
     """Leave nothing in the kernel, so that everything passes."""
     batch = Batch(TABLE)
@@ -401,6 +490,19 @@ def _write_chains(owner: Owner, old: Chains, made: Chains, batch: Batch) -> None
             batch.flush(chain, _blamed(owner))
         if old.get(chain) != written:
             batch.rules(chain, written, _blamed(owner))
+
+
+def _peers(spec: RuleSetSpec | None) -> set[str]:
+    return {peer for rule in spec.rules for peer in rule.peers or ()} if spec else set()
+
+
+def _decides(spec: RuleSetSpec, name: str, only: str) -> bool:
+    """Whether a rule that names a set does anything but this."""
+    return any(rule.action != only and name in (rule.peers or ()) for rule in spec.rules)
+
+
+def _text(link_address: Any) -> str:
+    return str(link_address.get("address"))
 
 
 def _blamed(owner: Owner) -> str:

@@ -69,7 +69,18 @@ class Gate:
             return {"": str(error)}
         self.is_told = True
         self.news()
+        await self._cut()
         return wrong
+
+    async def _cut(self) -> None:
+        """End what has begun and is forbidden now."""
+        try:
+            cut = await self._do(self._firewall.cut)
+        except OSError as error:
+            _log.error("connections that are forbidden now can't be cut: %s; they go on until a policy changes again", error)
+            return
+        if cut:
+            _log.info("%d connections cut: a policy forbids them now", len(cut))
 
     async def admit(self, link: Link, seconds: float) -> None:
         """Return when it is known what holds for a pod; raises Closed after so many seconds."""

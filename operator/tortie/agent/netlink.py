@@ -114,7 +114,7 @@ class Netlink:
         found = []
         while waiting:
             data = self._socket.recv(_RECEIVED)
-            for kind, sequence, offset, end in _messages(data):
+            for kind, sequence, offset, end in messages(data):
                 if sequence not in waiting:
                     continue  # the answer to one that wasn't waited for to its end
                 if kind == _NEWLINK:
@@ -139,7 +139,7 @@ class Netlink:
             found, end, disturbed = [], False, False
             while not end:
                 data = self._socket.recv(_RECEIVED)
-                for what, sequence, begin, stop in _messages(data):
+                for what, sequence, begin, stop in messages(data):
                     if sequence != self._sequence:
                         continue
                     end = end or what in (_NLMSG_DONE, _NLMSG_ERROR)
@@ -221,7 +221,7 @@ def _request(kind: Any, command: int, how: int, attributes: Sequence[tuple[str, 
     return made
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Yield type, sequence, begin and end of the messages in what was received."""
     offset = 0
     while offset + _HEADER.size <= len(data):

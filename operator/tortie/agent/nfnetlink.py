@@ -18,6 +18,9 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
+from tortie.agent.netlink import messages
+
+NETFILTER = 12  # netlink(7): NETLINK_NETFILTER
 INET = 1  # NFPROTO_INET
 IPV4, IPV6 = 2, 10  # NFPROTO_IPV4, NFPROTO_IPV6
 DROP, ACCEPT, JUMP, GOTO = 0, 1, -3, -4
@@ -37,7 +40,6 @@ _FLAGS = 6 if sys.byteorder == "little" else 7  # where the lower half of the fl
 _FAMILY = struct.Struct(">BBH")  # family, version, resource
 _ATTRIBUTE = struct.Struct("=HH")
 _INT = struct.Struct("=i")
-_NETFILTER = 12  # netlink(7): NETLINK_NETFILTER
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BEGIN, _END = 0x10, 0x11
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
@@ -67,7 +69,7 @@ class Socket:
     """A socket for transactions, in the network namespace that the thread is in when it is made."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _ROOM)
         self._sent = 0
@@ -88,7 +90,7 @@ class Socket:
         self._socket.send(_message(GET_TABLE, _REQUEST | _ACK, 1, _FAMILY.pack(INET, 0, 0) + text(1, name)))
         while True:
             answer = self._socket.recv(_ROOM)
-            for kind, _, offset in _answers(answer):
+            for kind, _, offset, _ in messages(answer):
                 if kind == _NLMSG_ERROR:
                     return not _INT.unpack_from(answer, offset + _HEADER.size)[0]
 
@@ -108,7 +110,7 @@ class Socket:
                 if error.errno != errno.ENOBUFS:
                     raise
                 continue  # more was wrong than there is room to say
-            for kind, sequence, offset in _answers(answer):
+            for kind, sequence, offset, _ in messages(answer):
                 if kind != _NLMSG_ERROR:
                     continue
                 (code,) = _INT.unpack_from(answer, offset + _HEADER.size)
@@ -117,14 +119,6 @@ class Socket:
                 done = done or sequence == batch.last or (bool(code) and sequence == 0)
         if refused:
             raise Refused(refused)
-
-
-def _answers(data: bytes) -> Iterable[tuple[int, int, int]]:
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-        yield kind, sequence, offset
-        offset += max(length + 3 & ~3, _HEADER.size)
 
 
 class Batch:

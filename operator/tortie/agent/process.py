@@ -19,7 +19,7 @@ from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
 from tortie.agent.detection import detect, source
-from tortie.agent.firewall import Firewall, NotEnforced
+from tortie.agent.firewall import Firewall, Kernel, NotEnforced
 from tortie.agent.gate import Gate
 from tortie.agent.inquiries import Inquiries, question
 from tortie.agent.install import LAST_CONFLIST, Plugin, install
@@ -28,7 +28,6 @@ from tortie.agent.kept import Kept
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.leave import Installation, leave
 from tortie.agent.ledger import Ledger
-from tortie.agent.nfnetlink import Socket
 from tortie.agent.node import Facts, NodeWatch
 from tortie.agent.policies import PolicyWatch
 from tortie.agent.publisher import Publisher
@@ -154,7 +153,7 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ga
         kept = Kept(settings.policies)
     except NotDurable as error:
         _log.error("policies can't be kept for a start without an API server: %s", error)
-    with Socket() as kernel, closing(Gate(Firewall(kernel), settings.policy_gate, settings.policy_gate_exempt)) as gate:
+    with Kernel() as kernel, closing(Gate(Firewall(kernel), settings.policy_gate, settings.policy_gate_exempt)) as gate:
         links = ((entries[0].link, [entry.address for entry in entries]) for entries in ledger.links())
         try:
             await gate.begin(links)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tortie.addressing.ranges import BITS, Family, parse
+from tortie.addressing.ranges import BITS, Family, Range
 from tortie.agent import nfnetlink as nf
 from tortie.agent.wire import GROUP
 from tortie.api.compiled import Direction, Port, Rule, RuleSetSpec
@@ -82,10 +82,10 @@ def ranges_of(name: str, family: Family) -> str:
     return f"{name}-{family}"
 
 
-def intervals(family: Family, ranges: Iterable[str]) -> Iterator[bytes]:
+def intervals(family: Family, ranges: Iterable[Range]) -> Iterator[bytes]:
     """Yield the elements of a set of ranges: merged, because the kernel refuses what overlaps."""
     edge = 1 << BITS[family]
-    parsed = sorted((one.start, one.last + 1) for one in map(parse, ranges))
+    parsed = sorted((one.start, one.last + 1) for one in ranges)
     merged = list[tuple[int, int]]()
     for first, after in parsed:
         if merged and first <= merged[-1][1]:

@@ -5,7 +5,7 @@ Admin rules, first match; then, for a pod that a NetworkPolicy isolates, any rul
 match; else it passes. A pod always reaches itself, and its own node always reaches it: probes come from there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tortie.addressing.allocator import Address, address
@@ -100,18 +100,8 @@ class Compiled:
         group = self._groups.get(subject.endpoint) if subject.endpoint else None
         if group is None:
             return Decision(True, "it is no pod with an address of its own, so no policy is about it")
-        hits = _Hits(self, direction, other, protocol, port)
-        rule_sets = [self._rule_sets[name] for name in group.rule_sets]
-        for tier in ("Admin", "Baseline"):
-            if tier == "Baseline":
-                isolating = [one for one in rule_sets if direction in one.isolates]
-                if isolating:
-                    return _isolated(isolating, hits)
-            for rule in (rule for one in rule_sets if one.tier == tier for rule in hits.among(one)):
-                if rule.action == "Pass":
-                    break
-                return Decision(rule.action == "Accept", f"{rule.action} in tier {tier}", rule.sources)
-        return Decision(True, "no policy decides")
+        packet = Packet(direction, other, protocol, port, self.holds)
+        return decide([self._rule_sets[name] for name in group.rule_sets], packet)
 
     def holds(self, names: Iterable[str], other: Address) -> bool:
         """Whether an address is in one of these sets."""
@@ -121,14 +111,20 @@ class Compiled:
         return one in self._single.get(name, ()) or any(one.within(whole) for whole in self._ranges.get(name, ()))
 
 
-class _Hits(NamedTuple):
-    """A packet that rules are held against."""
+class Packet(NamedTuple):
+    """What rules are held against: the first packet of a connection, of which they see one side.
 
-    compiled: Compiled
+    Attributes:
+        direction: Ingress where the subject of the rules receives it.
+        other: The other side's address.
+        holds: Whether an address is in one of these sets.
+    """
+
     direction: Direction
     other: Address
     protocol: str
     port: int
+    holds: Callable[[Iterable[str], Address], bool]
 
     def among(self, rule_set: RuleSetSpec) -> Iterator[Rule]:
         """Yield the rules that match it, in order."""
@@ -137,7 +133,21 @@ class _Hits(NamedTuple):
                 yield rule
 
     def _with(self, rule: Rule) -> bool:
-        return rule.peers is None or self.compiled.holds(rule.peers, self.other)
+        return rule.peers is None or self.holds(rule.peers, self.other)
+
+
+def decide(rule_sets: Sequence[RuleSetSpec], packet: Packet) -> Decision:
+    """Return what a list of RuleSets, in order, says of a packet."""
+    for tier in ("Admin", "Baseline"):
+        if tier == "Baseline":
+            isolating = [one for one in rule_sets if packet.direction in one.isolates]
+            if isolating:
+                return _isolated(isolating, packet)
+        for rule in (rule for one in rule_sets if one.tier == tier for rule in packet.among(one)):
+            if rule.action == "Pass":
+                break
+            return Decision(rule.action == "Accept", f"{rule.action} in tier {tier}", rule.sources)
+    return Decision(True, "no policy decides")
 
 
 def opens(rule: Rule, protocol: str, port: int) -> bool:
@@ -150,8 +160,8 @@ def covers(one: Port, protocol: str, port: int) -> bool:
     return one.protocol == protocol and (one.port is None or one.port <= port <= (one.end_port or one.port))
 
 
-def _isolated(rule_sets: list[RuleSetSpec], hits: _Hits) -> Decision:
-    for rule in (rule for one in rule_sets for rule in hits.among(one)):
+def _isolated(rule_sets: list[RuleSetSpec], packet: Packet) -> Decision:
+    for rule in (rule for one in rule_sets for rule in packet.among(one)):
         return Decision(True, "Accept", rule.sources)
     policies = tuple(policy for one in rule_sets for policy in one.policies)
-    return Decision(False, f"isolated for {hits.direction}, and no rule accepts it", policies)
+    return Decision(False, f"isolated for {packet.direction}, and no rule accepts it", policies)

@@ -1,0 +1,286 @@
+"""The firewall in the kernel: what passes whatever policies say, what never does, and what ends when it is forbidden."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.agent.namespaces import needs_root, run
+from tests.agent.packets import Net, Place, Probe, inside, net
+from tests.policy.compiling import Objects
+from tortie.agent import nfnetlink as nf
+from tortie.agent import rules
+from tortie.agent.firewall import Firewall, Kernel, remove_table
+from tortie.api.compiled import (
+    AddressSetSpec,
+    Endpoint,
+    EndpointGroup,
+    NodePolicySpec,
+    Port,
+    Rule,
+    RuleSetSpec,
+)
+
+pytestmark = needs_root
+A, B, C = ("10.0.1.1", "fd00::1:1"), ("10.0.1.2", "fd00::1:2"), ("10.0.2.1", "fd00::2:1")
+OUTSIDE = ("8.8.8.8", "2001:db8::8")
+SEES_ALL = RuleSetSpec("Namespace", isolates=("Ingress", "Egress"))
+PATIENCE = 10.0  # seconds that only a broken program needs
+
+
+@pytest.fixture
+def three() -> Iterator["Three"]:
+    with net(3) as made:
+        made.lead(0, ("10.0.1.0/24", "fd00::1:0/112"))
+        made.lead(1, ("10.0.2.0/24", "fd00::2:0/112"))
+        with made.outside.has(OUTSIDE):
+            yield Three(made)
+
+
+class Three:
+    """Pods a and b on the first node, c on the second, as the compiled objects say; everybody open at first."""
+
+    def __init__(self, net: Net) -> None:
+        self.net, self._number = net, 0
+        self.enforce({})
+        self.hosts = {}
+        self.places: dict[str, Place] = {}
+        for name, node, addresses in (("a", 0, A), ("b", 0, B), ("c", 1, C)):
+            namespace = net.free.pop()
+            self.hosts[name] = net.nodes[node].attach(namespace, name, addresses)
+            self.places |= dict.fromkeys(addresses, net.places[namespace])
+        for number, node in enumerate(net.nodes):
+            self.places |= dict.fromkeys((f"192.168.10{number}.2", f"fd0f:{number}::2"), net.places[node.namespace])
+        self.places |= dict.fromkeys(OUTSIDE, net.outside)
+
+    def enforce(
+        self, rule_sets: dict[str, RuleSetSpec], lists: dict[str, tuple[str, ...]] | None = None, **sets: tuple[str, ...]
+    ) -> None:
+        """Let these RuleSets hold, for each pod those of its list; sets by name."""
+        objects = Objects()
+        self._number += 1
+        objects.rule_sets = rule_sets
+        objects.address_sets = {f"{name}-0": AddressSetSpec(name, 0, addresses, 1) for name, addresses in sets.items()}
+        for node, names in (("n1", "ab"), ("n2", "c")):
+            groups = [EndpointGroup((Endpoint("ns", name, name),), (lists or {}).get(name, ())) for name in names]
+            objects.node_policies[node] = NodePolicySpec(tuple(groups))
+        for one in self.net.nodes:
+            one.enforce(objects, self._number)
+
+    def passes(self, source: str, target: str, protocol: str = "TCP", port: int = 80, *, really: str = "") -> bool:
+        """Whether a packet arrives; `really` is who sends it."""
+        probe = Probe(source, target, protocol, port)
+        return self.net.exchange([(self.places[really or source], probe)])[probe] == [self.places[target]]
+
+
+CLOSED = {"closed": SEES_ALL}
+EVERYBODY_CLOSED = dict.fromkeys("abc", ("closed",))
+# Name: source, target, whether it passes where every pod is closed both ways; it does where none is.
+CLOSED_ROWS = {
+    "pod to pod on its node": (A[0], B[0], False),
+    "pod to pod elsewhere": (A[0], C[0], False),
+    "the same by IPv6": (A[1], C[1], False),
+    "pod to itself": (A[0], A[0], True),
+    "node to its pod": ("192.168.100.2", A[0], True),
+    "node to its pod by IPv6": ("fd0f:0::2", A[1], True),
+    "node to another's pod": ("192.168.100.2", C[0], False),
+    "pod to its node": (A[0], "192.168.100.2", False),
+    "pod to its node by IPv6": (A[1], "fd0f:0::2", False),
+    "pod to another node": (A[0], "192.168.101.2", False),
+    "from outside": (OUTSIDE[0], A[0], False),
+    "to outside": (A[0], OUTSIDE[0], False),
+    "node to node": ("192.168.100.2", "192.168.101.2", True),
+    "node to outside": ("192.168.100.2", OUTSIDE[0], True),
+}
+
+
+def test_closed_and_open(three: Three) -> None:
+    assert {name: three.passes(*row[:2]) for name, row in CLOSED_ROWS.items()} == dict.fromkeys(CLOSED_ROWS, True)
+    three.enforce(CLOSED, EVERYBODY_CLOSED)
+    assert {name: three.passes(*row[:2]) for name, row in CLOSED_ROWS.items()} == {n: row[2] for n, row in CLOSED_ROWS.items()}
+
+
+# Name: source, target, who sends it. None of it arrives, although nothing is closed.
+SPOOFED = {
+    "a neighbour's address": (B[0], C[0], A[0]),
+    "a neighbour's address by IPv6": (B[1], C[1], A[0]),
+    "an address elsewhere": (C[0], B[0], A[0]),
+    "the node's address": ("192.168.100.2", C[0], A[0]),
+    "nobody's address": ("10.9.9.9", B[0], A[0]),
+    "link-local, no neighbour discovery": ("fe80::1", B[1], A[0]),
+    "a local pod's address from outside": (A[0], B[0], OUTSIDE[0]),
+    "the same by IPv6": (A[1], B[1], OUTSIDE[0]),
+}
+
+
+@pytest.mark.parametrize("row", SPOOFED)
+def test_spoofed_packets_are_dropped(three: Three, row: str) -> None:
+    source, target, really = SPOOFED[row]
+    assert three.passes(really, target) or ":" in target
+    assert not three.passes(source, target, "UDP", really=really)
+
+
+def test_another_mac_is_dropped(three: Three) -> None:
+    run(["ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"], three.places[A[0]].namespace)
+    assert not three.passes(A[0], C[0])
+
+
+def test_router_advertisements_of_pods_are_dropped(three: Three) -> None:
+    """One with the pod's own address, which any other packet may have."""
+    node, pod = three.net.nodes[0].namespace, three.places[A[1]].namespace
+    sender = inside(pod, lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6))
+    receiver = inside(node, lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6))
+    with sender, receiver:
+        receiver.settimeout(PATIENCE)
+        for kind in (134, 135):  # the second, a solicitation, may pass; it comes after
+            sender.sendto(bytes((kind, 0, 0, 0)) + bytes(20), ("fd0f:0::2", 0))
+        assert receiver.recv(2048)[0] == 135
+
+
+def test_a_link_of_ours_that_nobody_knows_is_closed(three: Three) -> None:
+    three.net.nodes[0].firewall.drop(three.hosts["a"])
+    assert [three.passes(*pair) for pair in ((A[0], B[0]), (B[0], A[0]), ("192.168.100.2", A[0]))] == [False, False, True]
+
+
+def test_tables_of_others_stay(three: Three) -> None:
+    node = three.net.nodes[0]
+    run(["nft", "add table inet others; add chain inet others c { type filter hook forward priority 0; }"], node.namespace)
+    before = run(["nft", "list", "table", "inet", "others"], node.namespace)
+    node.firewall.program()
+    three.enforce(CLOSED, EVERYBODY_CLOSED)
+    assert run(["nft", "list", "table", "inet", "others"], node.namespace) == before
+    inside(node.namespace, lambda: remove_table(Kernel().tables))
+    assert run(["nft", "list", "tables"], node.namespace).split("\n") == ["table inet others", ""]
+    remove = inside(node.namespace, Kernel)
+    remove_table(remove.tables)  # again: nothing is there
+    remove.close()
+
+
+class Talk:
+    """A connection between two places, on which each can send."""
+
+    def __init__(self, three: Three, source: str, target: str, kind: int, port: int = 80) -> None:
+        family = socket.AF_INET6 if ":" in target else socket.AF_INET
+        self.server = inside(three.places[target].namespace, lambda: socket.socket(family, kind))
+        self.client = inside(three.places[source].namespace, lambda: socket.socket(family, kind))
+        self._kind = kind
+        self.server.bind((target, port))
+        self.client.bind((source, 0))
+        for one in (self.server, self.client):
+            one.settimeout(PATIENCE)
+        if kind == socket.SOCK_STREAM:
+            self.server.listen(1)
+            self.client.connect((target, port))
+            self.accepted, _ = self.server.accept()
+            self.accepted.settimeout(PATIENCE)
+            for one in (self.client, self.accepted):  # nothing waits for an acknowledgement
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            self.client.connect((target, port))
+            self.client.send(b"first")
+            self._client_at = self.server.recvfrom(16)[1]
+
+    def goes_on(self, three: Three) -> tuple[bool, bool]:
+        """Whether what the client says arrives, and what the server says."""
+        return self._arrives(three, self.client.send, self._from_client), self._arrives(three, self._answer, self.client)
+
+    def _answer(self, data: bytes) -> object:
+        return self.accepted.send(data) if self._kind == socket.SOCK_STREAM else self.server.sendto(data, self._client_at)
+
+    @property
+    def _from_client(self) -> socket.socket:
+        return self.accepted if self._kind == socket.SOCK_STREAM else self.server
+
+    def _arrives(self, three: Three, send: object, receiver: socket.socket) -> bool:
+        send(b"x")  # type: ignore[operator]
+        three.net.settle()
+        receiver.setblocking(False)
+        try:
+            return bool(receiver.recv(16))
+        except BlockingIOError:
+            return False
+        finally:
+            receiver.settimeout(PATIENCE)
+
+    def close(self) -> None:
+        for one in (self.client, self.server, *([self.accepted] if self._kind == socket.SOCK_STREAM else [])):
+            one.close()
+
+
+KINDS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
+
+
+def only_from(*peers: str) -> dict[str, RuleSetSpec]:
+    """Let a set of peers in, and let all out."""
+    return {
+        "r": RuleSetSpec(
+            "Namespace",
+            isolates=("Ingress",),
+            rules=(Rule("Ingress", "Accept", peers, (Port("TCP", 80, 81), Port("UDP", 80, 81))),),
+        )
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("source", "target", "pod"),
+    [(A[0], B[0], "b"), (A[1], C[1], "c"), (OUTSIDE[0], C[0], "c")],
+    ids=["near", "far6", "outside"],
+)
+def test_a_connection_is_cut_when_it_is_forbidden_and_others_live(
+    three: Three, kind: str, source: str, target: str, pod: str
+) -> None:
+    """By a new policy; by an address that leaves a set that accepts. It doesn't come back from either side."""
+    other = {B[0]: C[0], C[1]: B[1], C[0]: B[0]}[target]
+    talk, stays = Talk(three, source, target, KINDS[kind]), Talk(three, other, target, KINDS[kind], 81)
+    assert talk.goes_on(three) == (True, True)
+    three.enforce(only_from("s"), {pod: ("r",)}, s=(source, other))
+    assert talk.goes_on(three) == (True, True), "a policy that allows it hurts neither side"
+    three.enforce(only_from("s"), {pod: ("r",)}, s=(other,))
+    forward, back = talk.goes_on(three)
+    assert not forward
+    if kind == "TCP":  # by UDP the server may talk to whom it likes: nobody isolates the client
+        assert not back
+    assert stays.goes_on(three) == (True, True)
+    talk.close()
+    stays.close()
+
+
+def test_a_refused_rule_closes_its_endpoints_alone(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = three.net.nodes[0]
+    real = rules.rule_set_chains
+
+    def broken(name: str, spec: RuleSetSpec, terms: rules.Terms) -> rules.Chains:
+        made = real(name, spec, terms)
+        return {f"{name}-to": (nf.rule(nf.member("no such set")),)} if name == "bad" else made
+
+    monkeypatch.setattr(rules, "rule_set_chains", broken)
+    spec = only_from("s")["r"]
+    with pytest.raises(AssertionError):  # `enforce` of the net takes no errors
+        three.enforce({"bad": spec, "good": spec}, {"a": ("bad",), "b": ("good",)}, s=C[:1])
+    assert node.firewall.enforce(node.view.take()) == {"bad": "the kernel refused its rules: No such file or directory"}
+    assert [three.passes(C[0], one) for one in (A[0], B[0])] == [False, True]
+    monkeypatch.undo()
+    three.enforce({"bad": only_from("s", "s")["r"], "good": spec}, {"a": ("bad",), "b": ("good",)}, s=C[:1])
+    assert [three.passes(C[0], one) for one in (A[0], B[0])] == [True, True]
+
+
+def test_a_table_that_was_changed_by_hand_is_replaced_with_the_next_change(three: Three) -> None:
+    node = three.net.nodes[0]
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    run(["nft", "flush set inet tortie peers4"], node.namespace)
+    three.enforce(only_from("s"), {"a": ("r",)}, s=())
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+
+
+def test_an_agent_that_starts_leaves_nothing_open(three: Three) -> None:
+    """The table of the last one holds until what holds now is known; then it is replaced."""
+    node = three.net.nodes[0]
+    three.enforce(CLOSED, EVERYBODY_CLOSED)
+    node.firewall = Firewall(node.kernel)
+    node.firewall.begin(node.known.values())
+    assert not three.passes(C[0], A[0])
+    node.view = type(node.view)()
+    three.enforce(only_from("s"), {"a": ("r",), "b": ("r",)}, s=C[:1])
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
