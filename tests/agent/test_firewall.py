@@ -49,8 +49,8 @@ class Three:
             namespace = net.free.pop()
             self.hosts[name] = net.nodes[node].attach(namespace, name, addresses)
             self.places |= dict.fromkeys(addresses, net.places[namespace])
-        for number, node in enumerate(net.nodes):
-            self.places |= dict.fromkeys((f"192.168.10{number}.2", f"fd0f:{number}::2"), net.places[node.namespace])
+        for number, one in enumerate(net.nodes):
+            self.places |= dict.fromkeys((f"192.168.10{number}.2", f"fd0f:{number}::2"), net.places[one.namespace])
         self.places |= dict.fromkeys(OUTSIDE, net.outside)
 
     def enforce(
@@ -74,7 +74,7 @@ class Three:
 
 
 CLOSED = {"closed": SEES_ALL}
-EVERYBODY_CLOSED = dict.fromkeys("abc", ("closed",))
+EVERYBODY_CLOSED: dict[str, tuple[str, ...]] = dict.fromkeys("abc", ("closed",))
 # Name: source, target, whether it passes where every pod is closed both ways; it does where none is.
 CLOSED_ROWS = {
     "pod to pod on its node": (A[0], B[0], False),

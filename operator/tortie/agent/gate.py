@@ -96,12 +96,10 @@ class Gate:
             return self._firewall.knows(link.uid)
 
         if not await self._wait(is_known, seconds):
-            what = (
-                "NodePolicy of this node" if self.is_told else "policies of this node were never read, and the pod's NodePolicy"
-            )
+            what = "this node's NodePolicy doesn't name the pod" if self.is_told else "this node's NodePolicy was never read"
             raise Closed(
-                f"no {what} names the pod (uid {link.uid}), so what holds for it isn't known: do the operator and the API"
-                " server run? kubectl describe nodepolicy tells; the runtime tries again"
+                f"{what} (uid {link.uid}), so what holds for it isn't known: do the operator and the API server run?"
+                " kubectl describe nodepolicy tells; the runtime tries again"
             )
 
     async def put(self, link: Link, addresses: Iterable[Address]) -> None:

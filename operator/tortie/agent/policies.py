@@ -60,7 +60,7 @@ class PolicyWatch:
         self._to_keep: dict[tuple[str, str], None] = {}
         self._due = asyncio.Event()
         self._to_say: asyncio.TimerHandle | None = None
-        self._started = False
+        self._began = self._started = False
         self._errors: Mapping[str, str] = {}
         self._desired: NodePolicyStatus | None = None
         self._policies = Stream(
@@ -161,7 +161,8 @@ class PolicyWatch:
         """Enforce what changed, and say it where what is said is another."""
         changes = self.view.take()
         before = self._errors
-        if changes.is_for_the_kernel or before:
+        if changes.is_for_the_kernel or before or not self._began:
+            self._began = True
             self._errors = dict(await self._realize(changes))
         self.settled()
         if changes.restated or self._errors != before:
