@@ -1,5 +1,6 @@
 """The firewall in the kernel: what passes whatever policies say, what never does, and what ends when it is forbidden."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
@@ -7,10 +8,12 @@ import pytest
 
 from tests.agent.namespaces import needs_root, run
 from tests.agent.packets import Net, Place, Probe, inside, net
+from tests.kube.watching import eventually
 from tests.policy.compiling import Objects
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.firewall import Firewall, Kernel, remove_table
+from tortie.agent.gate import Gate
 from tortie.api.compiled import (
     AddressSetSpec,
     Endpoint,
@@ -284,3 +287,30 @@ def test_an_agent_that_starts_leaves_nothing_open(three: Three) -> None:
     node.view = type(node.view)()
     three.enforce(only_from("s"), {"a": ("r",), "b": ("r",)}, s=C[:1])
     assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+
+
+# What somebody does by hand; each is said by the kernel, whatever it is.
+BY_HAND = {
+    "a rule deleted": "flush chain inet tortie to-pods",
+    "a rule added": "insert rule inet tortie to-pods accept",
+    "a set emptied": "flush set inet tortie peers4",
+    "the table deleted": "delete table inet tortie",
+    "everything deleted": "flush ruleset",
+}
+
+
+@pytest.mark.parametrize("row", BY_HAND)
+async def test_what_somebody_changed_is_mended(three: Three, row: str) -> None:
+    node = three.net.nodes[0]
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    gate = Gate(node.firewall)
+    assert not node.kernel.drift.read(), "what the firewall does itself is no drift"
+    watching = asyncio.create_task(node.kernel.drift.run(gate.mend))
+    run(["nft", *BY_HAND[row].split()], node.namespace)
+    await eventually(lambda: gate.drifts == 1 and "to-pods" in run(["nft", "list", "ruleset"], node.namespace))
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+    run(["nft", "add", "table", "inet", "others"], node.namespace)
+    assert not node.kernel.drift.read(), "neither is another table, nor what mended it"
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    gate.close()

@@ -20,6 +20,7 @@ from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.conntrack import Connection, Connections, Flow
+from tortie.agent.drift import Drift
 from tortie.agent.netlink import Netlink
 from tortie.agent.nfnetlink import Batch, Refused, Socket
 from tortie.agent.rules import HERE, LOCAL, MACS, PEERS, TABLE, WAYS, Chains, Peer, Terms
@@ -38,6 +39,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.tables, self.connections, self.links = Socket(), Connections(), Netlink()
+        self.drift = Drift(TABLE, self.tables.port)
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +49,7 @@ class Kernel:
 
     def close(self) -> None:
         """Close it all."""
-        for one in (self.tables, self.connections, self.links):
+        for one in (self.tables, self.connections, self.links, self.drift):
             one.close()
 
 
@@ -174,6 +176,16 @@ class Firewall:
         pod = self._pods.pop(host, None)
         if pod is not None and self._is_there:
             self._commit(_Work(hosts={host: None}, went=[pod]))
+
+    def mend(self) -> None:
+        """Replace a table of ours that somebody changed; one of the last agent's stays until policies are known."""
+        if self._is_there or not self._kernel.tables.has_table(TABLE):
+            self.program()
+
+    @property
+    def rule_sets(self) -> int:
+        """How many RuleSets there are."""
+        return len(self._specs)
 
     def program(self) -> None:
         """Replace whatever the table has by what it should have, in one transaction; raises NotEnforced."""

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from tortie.addressing.allocator import Address
 from tortie.agent.firewall import Firewall, NotEnforced, Pod
 from tortie.agent.ledger import Link
+from tortie.agent.rules import TABLE
 from tortie.agent.wire import pod_mac
 from tortie.policy.view import Changes
 
@@ -44,6 +45,7 @@ class Gate:
         self.confirmed: Callable[[str], Collection[str] | None] = lambda _uid: None
         self.is_told = False  # whether anything was ever enforced
         self.waiting = 0  # pods, for what holds for them
+        self.refused = self.drifts = self.connections_cut = 0
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "firewall")
 
@@ -67,10 +69,26 @@ class Gate:
         except NotEnforced as error:
             _log.error("policies can't be enforced: %s; what held before holds, tried again soon", error)
             return {"": str(error)}
-        self.is_told = True
+        self.is_told, self.refused = True, len(wrong)
         self.news()
         await self._cut()
         return wrong
+
+    async def mend(self) -> bool:
+        """Replace the table, which somebody else changed; whether that could be done."""
+        _log.warning("nftables table inet %s was changed, and not by this agent: it is replaced by what policies say", TABLE)
+        self.drifts += 1
+        try:
+            await self._do(self._firewall.mend)
+        except NotEnforced as error:
+            _log.error("policies can't be enforced: %s; tried again soon", error)
+            return False
+        return True
+
+    @property
+    def rule_sets(self) -> int:
+        """How many RuleSets the pods here have."""
+        return self._firewall.rule_sets
 
     async def _cut(self) -> None:
         """End what has begun and is forbidden now."""
@@ -79,6 +97,7 @@ class Gate:
         except OSError as error:
             _log.error("connections that are forbidden now can't be cut: %s; they go on until a policy changes again", error)
             return
+        self.connections_cut += len(cut)
         if cut:
             _log.info("%d connections cut: a policy forbids them now", len(cut))
 

@@ -7,6 +7,7 @@ from tortie.agent import foreign
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
+from tortie.agent.gate import Gate
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.ledger import Ledger
 from tortie.agent.node import NodeWatch
@@ -26,6 +27,7 @@ class Parts:
     demand: Demand
     queue: Queue
     blocks: OwnBlocks
+    gate: Gate
 
 
 METRICS = Metrics[Parts]("agent")
@@ -37,6 +39,30 @@ REQUESTS = METRICS.histogram(
     _BUCKETS,
     ("command", "result"),
 )
+
+
+@METRICS.gauge(
+    "tortie_agent_pods_waiting_for_policies", "Pods whose start waits until it is known which policies hold for them."
+)
+def _waiting(parts: Parts) -> Values:
+    return {(): parts.gate.waiting}
+
+
+@METRICS.gauge("tortie_agent_rule_sets", "RuleSets that pods here have, by whether the kernel took their rules.", ("enforced",))
+def _rule_sets(parts: Parts) -> Values:
+    return {("true",): parts.gate.rule_sets - parts.gate.refused, ("false",): parts.gate.refused}
+
+
+@METRICS.gauge(
+    "tortie_agent_firewall_drifts_total", "Times that somebody else changed the agent's nftables table; it was replaced."
+)
+def _drifts(parts: Parts) -> Values:
+    return {(): parts.gate.drifts}
+
+
+@METRICS.gauge("tortie_agent_connections_cut_total", "Connections that were ended because a changed policy forbids them.")
+def _cut(parts: Parts) -> Values:
+    return {(): parts.gate.connections_cut}
 
 
 @METRICS.gauge("tortie_agent_addresses_in_use", "Addresses on record.")

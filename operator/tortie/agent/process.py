@@ -92,12 +92,12 @@ async def _run(settings: Settings) -> None:
         await asyncio.to_thread(wire.prepare)
         async with (
             _opened(settings, wire, boot) as (ledger, unwired),
-            _guarded(settings, ledger) as (gate, kept),
+            _guarded(settings, ledger) as (kernel, gate, kept),
             connect(settings.kubeconfig) as client,
         ):
             installation = Installation(client, settings.daemonset)
             try:
-                await Agent(settings, client, Here(ledger, wire, gate, kept, unwired)).serve(installation)
+                await Agent(settings, client, Here(ledger, wire, kernel, gate, kept, unwired)).serve(installation)
             except asyncio.CancelledError:
                 if await installation.is_gone():
                     pods = len(await asyncio.to_thread(wire.inventory))
@@ -146,7 +146,7 @@ async def _try_open(settings: Settings, wire: Wire, boot: str, waiting: unready.
 
 
 @asynccontextmanager
-async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Gate, Kept | None]]:
+async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Kernel, Gate, Kept | None]]:
     """Give the gate, which knows the links that are there, and what was kept of policies, where that can be had."""
     kept: Kept | None = None
     try:
@@ -160,17 +160,18 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ga
         except NotEnforced as error:
             _log.error("policies can't be enforced: %s; no pod starts here until then", error)
         try:
-            yield gate, kept
+            yield kernel, gate, kept
         finally:
             if kept is not None:
                 await kept.close()
 
 
 class Here(NamedTuple):
-    """What the node has: its ledger, its pods' wires, their gate, what was kept of policies, and links that went meanwhile."""
+    """What the node has: ledger, wires, firewall and gate, what was kept of policies, and links that went meanwhile."""
 
     ledger: Ledger
     wire: Wire
+    kernel: Kernel
     gate: Gate
     kept: Kept | None
     unwired: Iterable[str]
@@ -182,6 +183,7 @@ class Agent:
     def __init__(self, settings: Settings, client: Client, here: Here) -> None:
         self._settings, self._ledger = settings, here.ledger
         ledger, wire, gate = here.ledger, here.wire, here.gate
+        self._drift = here.kernel.drift
         self.queue = Queue(settings.deferred)
         self.knowledge = Knowledge(client, settings.node, ledger)
         self.demand, self.firewall = Demand(ledger, self._look), foreign.Watch(self._look)
@@ -209,7 +211,7 @@ class Agent:
         self.knowledge.on_pools = self.service.news
         ledger.changed = self.publisher.mark_address
         self._parts = metrics.Parts(
-            ledger, self.publisher, self.knowledge, self.node, self.firewall, self.demand, self.queue, self.blocks
+            ledger, self.publisher, self.knowledge, self.node, self.firewall, self.demand, self.queue, self.blocks, gate
         )
 
     async def serve(self, installation: Installation) -> None:
@@ -226,6 +228,7 @@ class Agent:
             ):
                 tasks.create_task(_play_forever(self.queue, self.service))
                 tasks.create_task(self.firewall.run())
+                tasks.create_task(self._drift.run(self.gate.mend))
                 tasks.create_task(_probe_forever(self._ledger, self.service))
                 await asyncio.to_thread(_install, self._settings)
                 _log.info("ready: %d addresses in use, %d blocks", len(self._ledger), len(self._ledger.allocator.blocks))
