@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import collect, installed, plugin, pods, policies, policies_live, scale
+from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, scale
 from tortie.addressing import ranges, selector
 from tortie.addressing.planner import Delays, Timers, plan
 from tortie.addressing.state import Node, Pool, State
@@ -122,6 +122,26 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
         policies_live.live,
     ),
     ({"watchers_2000_event": "ms"}, policies_live.watchers),
+    (
+        {
+            "nft_full_program": "s",
+            "nft_one_address_few": "ms",
+            "nft_one_address_many": "ms",
+            "nft_one_address_ipblocks": "ms",
+            "agent_rss_10k_policies": "MB",
+        },
+        firewall.table,
+    ),
+    ({"throughput_10k_policies": "ratio"}, firewall.throughput),
+    (
+        {
+            "cni_add_gated_p50": "ms",
+            "policy_to_packet_p50": "ms",
+            "policy_to_packet_p99": "ms",
+            "policy_to_packet_denied_p50": "ms",
+        },
+        firewall.gated,
+    ),
 ]
 
 

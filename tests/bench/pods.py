@@ -27,28 +27,31 @@ _ALLOCATIONS, _WAITING = 4096, 64
 
 
 @contextmanager
-def _agent(pods: int, *pools: dict[str, object]) -> Iterator[AgentNode]:
-    """Give a node whose agent serves, with one large block of each pool and so many namespaces for pods."""
+def served(pods: int, *pools: dict[str, object], options: tuple[str, ...] = ()) -> Iterator[AgentNode]:
+    """Give a node whose agent serves, with one large block of each pool and so many namespaces for pods.
+
+    Their Pods are there, unless the agent has `options`: then whoever asks makes them.
+    """
     if os.geteuid() != 0:
         raise RuntimeError("network namespaces need root")
     with tempfile.TemporaryDirectory() as folder, ControlPlane() as plane:
         kubectl = Kubectl(plane.kubeconfig)
         install(kubectl)
         plane.processes["operator"] = start_operator(plane)
-        kubectl.apply(*pools, node("a"), *(_pod(number) for number in range(pods)))
+        kubectl.apply(*pools, node("a"), *(pod_object(number) for number in range(0 if options else pods)))
         wait("the node's blocks", lambda: len(active(kubectl, "a")) == len(pools))
         with (
             namespaces(pods + 1) as (path, *places),
-            closing(AgentNode("a", plane, Path(folder), path, places)) as agent,
+            closing(AgentNode("a", plane, Path(folder), path, places, options)) as agent,
         ):
-            agent.named = {number: f"pod-{number}" for number in range(pods)}
             agent.start()
             agent.add(0, "first")  # what is made once is made
             agent.cni("DEL", 0, "first")
+            agent.named = {number: f"pod-{number}" for number in range(pods)}
             yield agent
 
 
-def _pod(number: int) -> dict[str, object]:
+def pod_object(number: int) -> dict[str, object]:
     """Return a Pod object: the agent looks at its annotations, as for real pods."""
     spec = {"nodeName": "a", "containers": [{"name": "c", "image": "none"}]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}", "namespace": "default"}, "spec": spec}
@@ -62,7 +65,7 @@ def _timed(agent: AgentNode, command: str, pod: int) -> float:
 
 def one_after_another() -> dict[str, float]:
     """Return the times of ADD and DEL in ms, and the agent's memory with that many pods in MB."""
-    with _agent(_PODS, pool(blockSize=22)) as agent:
+    with served(_PODS, pool(blockSize=22)) as agent:
         adds = sorted(_timed(agent, "ADD", pod) for pod in range(_PODS))
         rss = _rss(agent.running[-1].pid)
         dels = [_timed(agent, "DEL", pod) for pod in range(_PODS)]
@@ -75,9 +78,9 @@ def one_after_another() -> dict[str, float]:
 def in_parallel() -> dict[str, float]:
     """Return how many ADDs a second, eight at once, of IPv4 and of both families."""
     six = pool("six", cidr="fd00::/64", blockSize=118)
-    with _agent(_PARALLEL, pool(blockSize=22)) as agent:
+    with served(_PARALLEL, pool(blockSize=22)) as agent:
         four = _rate(agent)
-    with _agent(_PARALLEL, pool(blockSize=22), six) as agent:
+    with served(_PARALLEL, pool(blockSize=22), six) as agent:
         dual = _rate(agent)
     return {"cni_add_rate_8": four, "cni_add_rate_8_dual": dual}
 
