@@ -206,10 +206,6 @@ class Firewall:
         self._is_there, self._chains, self._leads = True, chains, leads
         self._has_ranges = set(self._ranges())
 
-    def knows(self, uid: str) -> bool:
-        """Whether it is known what holds for a pod."""
-        return uid in self._endpoints
-
     # --- what follows from it
 
     def _take_rule_set(self, name: str, spec: RuleSetSpec | None, work: _Work) -> None:

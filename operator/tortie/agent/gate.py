@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from tortie.addressing.allocator import Address
 from tortie.agent.firewall import Firewall, NotEnforced, Pod
 from tortie.agent.ledger import Link
+from tortie.agent.policies import NOTHING
 from tortie.agent.rules import TABLE
 from tortie.agent.wire import pod_mac
 from tortie.policy.view import Changes
@@ -41,6 +42,8 @@ class Gate:
 
     def __init__(self, firewall: Firewall, policy: Policy = "Closed", exempt: Collection[str] = ()) -> None:
         self._firewall, self._policy, self._exempt = firewall, policy, frozenset(exempt)
+        # Whether what holds for a pod is enforced, should it come.
+        self.knows: Callable[[str], bool] = lambda _uid: False
         # Addresses of a pod that every set holds which they belong to; None: nobody waits for that.
         self.confirmed: Callable[[str], Collection[str] | None] = lambda _uid: None
         self.is_told = False  # whether anything was ever enforced
@@ -68,11 +71,21 @@ class Gate:
             wrong = await self._do(self._firewall.enforce, changes)
         except NotEnforced as error:
             _log.error("policies can't be enforced: %s; what held before holds, tried again soon", error)
-            return {"": str(error)}
+            return {NOTHING: str(error)}
         self.is_told, self.refused = True, len(wrong)
-        self.news()
-        await self._cut()
         return wrong
+
+    async def settled(self) -> None:
+        """Let those who wait look again, and end what has begun and is forbidden now."""
+        self.news()
+        try:
+            cut = await self._do(self._firewall.cut)
+        except OSError as error:
+            _log.error("connections that are forbidden now can't be cut: %s; they go on until a policy changes again", error)
+            return
+        self.connections_cut += len(cut)
+        if cut:
+            _log.info("%d connections cut: a policy forbids them now", len(cut))
 
     async def mend(self) -> bool:
         """Replace the table, which somebody else changed; whether that could be done."""
@@ -90,17 +103,6 @@ class Gate:
         """How many RuleSets the pods here have."""
         return self._firewall.rule_sets
 
-    async def _cut(self) -> None:
-        """End what has begun and is forbidden now."""
-        try:
-            cut = await self._do(self._firewall.cut)
-        except OSError as error:
-            _log.error("connections that are forbidden now can't be cut: %s; they go on until a policy changes again", error)
-            return
-        self.connections_cut += len(cut)
-        if cut:
-            _log.info("%d connections cut: a policy forbids them now", len(cut))
-
     async def admit(self, link: Link, seconds: float) -> None:
         """Return when it is known what holds for a pod; raises Closed after so many seconds."""
         if self._is_open(link):
@@ -111,10 +113,7 @@ class Gate:
                 " newer, or set policyGate: Open"
             )
 
-        def is_known() -> bool:
-            return self._firewall.knows(link.uid)
-
-        if not await self._wait(is_known, seconds):
+        if not await self._wait(lambda: self.knows(link.uid), seconds):
             what = "this node's NodePolicy doesn't name the pod" if self.is_told else "this node's NodePolicy was never read"
             raise Closed(
                 f"{what} (uid {link.uid}), so what holds for it isn't known: do the operator and the API server run?"

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 NODE_POLICIES = Resource(GROUP, VERSION, "nodepolicies")
 RULE_SETS = Resource(GROUP, VERSION, "rulesets")
 ADDRESS_SETS = Resource(GROUP, VERSION, "addresssets")
-# Seconds: changes of a moment are one transaction and one write.
+# Seconds between two transactions: what changes meanwhile is one.
 SETTLE = 0.02
 # Seconds, at least and at most, until what was enforced is said; what can't be enforced is said at once. A policy for all of
 # 500 nodes is half as many writes until the last of them has it, when what the first ones say comes after that.
@@ -36,8 +36,13 @@ SAY = 2.0, 5.0
 RETRY = 2.0
 
 # Enforces changes, and returns what is wrong, by RuleSet: of those that it was given now or before. None of these is
-# enforced in its new form. Asked again, without changes, where something was wrong.
+# enforced in its new form; NOTHING: nothing is. Asked again, without changes, where something was wrong.
+NOTHING = ""
 Realizer = Callable[[Changes], Awaitable[Mapping[str, str]]]
+
+
+async def _nothing() -> None:
+    pass
 
 
 class PolicyWatch:
@@ -55,12 +60,14 @@ class PolicyWatch:
     ) -> None:
         self.node = node
         self.view = View()
-        self.settled: Callable[[], None] = lambda: None  # told whenever something was taken in
+        self.settled: Callable[[], Awaitable[None]] = _nothing  # told whenever something was taken in, and is enforced
         self._client, self._realize, self._writer, self._kept = client, realize, writer, kept
         self._to_keep: dict[tuple[str, str], None] = {}
         self._due = asyncio.Event()
         self._to_say: asyncio.TimerHandle | None = None
         self._began = self._started = False
+        self._known: frozenset[str] = frozenset()
+        self._confirmed: Mapping[str, frozenset[str]] = {}
         self._errors: Mapping[str, str] = {}
         self._desired: NodePolicyStatus | None = None
         self._policies = Stream(
@@ -109,6 +116,14 @@ class PolicyWatch:
         """Whether it will say something, so far as it knows."""
         return self._to_say is not None
 
+    def knows(self, uid: str) -> bool:
+        """Whether what holds for an endpoint is enforced, should it come."""
+        return uid in self._known
+
+    def confirmed(self, uid: str) -> frozenset[str] | None:
+        """Return which of an endpoint's addresses are in every set that they belong to; None: nobody is to wait for that."""
+        return self._confirmed.get(uid)
+
     def done(self, error: ApiError | None) -> None:
         """Take how a write of the status ended; one of a NodePolicy that is gone isn't repeated."""
         if error is None or isinstance(error, NotFound):
@@ -149,22 +164,26 @@ class PolicyWatch:
             self._due.set()
 
     async def _wait(self) -> None:
-        """Return a moment after something changed, or when something that was wrong is to be tried again."""
+        """Return when something changed, a moment after the last time, or when what was wrong is to be tried again."""
+        now = asyncio.get_running_loop().time
+        settled = now()
         try:
             await asyncio.wait_for(self._due.wait(), RETRY if self._errors else None)
         except TimeoutError:
             return
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(settled + SETTLE - now())
         self._due.clear()
 
     async def _settle(self) -> None:
         """Enforce what changed, and say it where what is said is another."""
-        changes = self.view.take()
+        changes, known, confirmed = self.view.take(), self.view.known(), self.view.confirmed
         before = self._errors
         if changes.is_for_the_kernel or before or not self._began:
             self._began = True
             self._errors = dict(await self._realize(changes))
-        self.settled()
+        if NOTHING not in self._errors:  # and not before what came with it is enforced
+            self._known, self._confirmed = known, confirmed
+        await self.settled()
         if changes.restated or self._errors != before:
             self._desired = self.view.status(datetime.now(UTC), self._errors)
             if self._errors != before:

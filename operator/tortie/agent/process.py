@@ -205,8 +205,8 @@ class Agent:
         self.publisher = Publisher(client, ledger, self.blocks.version)
         self.statuses = Writer(lambda: True, lambda _node, error: self.policies.done(error))
         self.policies = PolicyWatch(client, settings.node, gate.enforce, self.statuses, kept=here.kept)
-        self.policies.settled = gate.news
-        gate.confirmed = self.policies.view.confirmed
+        self.policies.settled = gate.settled
+        gate.knows, gate.confirmed = self.policies.knows, self.policies.confirmed
         self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service)
         self.knowledge.on_pools = self.service.news
         ledger.changed = self.publisher.mark_address

@@ -1,8 +1,8 @@
 """The CNI service: what the plugin carries here is decided, recorded, wired and answered.
 
-Order of an ADD: wait for what holds, record, guard, wire, answer; of a DEL: unwire, unguard, unrecord, answer. Crash
-points: an ADD that is recorded and not answered is answered the same when it is repeated, and undone by the DEL that the
-runtime sends otherwise; a DEL that is not answered is repeated by the runtime.
+Order of an ADD: wait for what holds, record, wait until others know, guard, wire, answer; of a DEL: unwire, unguard,
+unrecord, answer. Crash points: an ADD that is recorded and not answered is answered the same when it is repeated, and
+undone by the DEL that the runtime sends otherwise; a DEL that is not answered is repeated by the runtime.
 """
 
 import asyncio
@@ -161,6 +161,7 @@ class Service:
             point("add recorded")
             addresses = [entry.address for entry in entries]
             with _closed(request):
+                await self._guard.confirm(link, addresses, deadline - time.monotonic())
                 await self._guard.put(link, addresses)
             point("add guarded")
             try:
@@ -168,8 +169,6 @@ class Service:
             except WireError as error:
                 await self._undo(host)
                 raise CniError(cni.WIRE, f"{request.pod}: {error}") from error
-            with _closed(request):
-                await self._guard.confirm(link, addresses, deadline - time.monotonic())
         point("add answered")
         text = ", ".join(str(one) for one in addresses)
         return cni.result(request.netns, request.ifname, host, macs, addresses), text

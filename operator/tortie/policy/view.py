@@ -153,7 +153,8 @@ class View:
         self._status = NodePolicyStatus()
         self._said: dict[str, int] = {}  # generations of RuleSets that an earlier agent enforced already
         self.generations: dict[str, int] = {}  # of each RuleSet that is enforced
-        self._confirmed: dict[str, frozenset[str]] = {}  # by endpoint, where an ADD waits for it
+        # By endpoint, where an ADD waits for that: which of its addresses every set holds that they belong to.
+        self.confirmed: Mapping[str, frozenset[str]] = {}
 
     # --- what the watches say
 
@@ -201,7 +202,7 @@ class View:
         if self._policy is None or self._policy.spec != item.spec:
             self._regroup(item.spec.groups)
             asked = (one for group in item.spec.groups if group.confirm for one in group.endpoints)
-            self._confirmed = {one.uid: frozenset(one.confirmed) for one in asked}
+            self.confirmed = {one.uid: frozenset(one.confirmed) for one in asked}
         self._policy = item
 
     def drop_kept(self) -> None:
@@ -233,9 +234,9 @@ class View:
         found = self._sets.get(name)
         return frozenset(found.addresses) if found and found.whole else None
 
-    def confirmed(self, uid: str) -> frozenset[str] | None:
-        """Return which addresses of an endpoint every set holds that they belong to; None: nobody is to wait for that."""
-        return self._confirmed.get(uid)
+    def known(self) -> frozenset[str]:
+        """Return the endpoints for which something is enforced."""
+        return frozenset(self._endpoints)
 
     def needs(self, name: str) -> bool:
         """Whether an endpoint's rules need a RuleSet or a chunk of this name; it may be one that no watch has now."""
