@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: image help test quick nightly check chaos bench demo demo-down cluster cluster-down cni docs generate lock clean
+.PHONY: image help test quick nightly check chaos e2e bench demo demo-down cluster cluster-down cni docs generate lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements-dev.lock pyproject.toml
 	@echo "tortie: preparing the Python environment in $(VENV) (about half a minute, once)" >&2
@@ -51,6 +51,9 @@ demo-down: $(READY) ## end what `make demo KEEP=1` left running
 
 chaos: $(READY) ## faults on a real cluster, then an audit; MINUTES=10 SEED=1 NODES=3; needs root
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) --nodes $(or $(NODES),3)
+
+e2e: $(READY) ## Kubernetes' own end-to-end tests, by a regular expression of their names; FOCUS=Netpol NODES=3; needs root
+	@$(BIN)/python -m tests.e2e --focus "$${FOCUS:-Netpol}" --nodes $(or $(NODES),3)
 
 cluster: $(READY) ## a real cluster in network namespaces, with pods; NODES=3; needs root
 	@$(BIN)/python -m tests.cluster start --nodes $(or $(NODES),3)

@@ -37,6 +37,7 @@ class Asset:
     minutes: int  # on two cores, from an empty Go build cache
     ldflags: str = ""
     version_arguments: tuple[str, ...] = ("--version",)
+    go: tuple[str, ...] = ("build",)  # what Go is asked to do
 
     @property
     def cached(self) -> Path:
@@ -48,12 +49,12 @@ class Asset:
         return f"{self.name} v{self.version}"
 
 
-def _kubernetes(name: str, minutes: int, version_arguments: tuple[str, ...] = ("--version",)) -> Asset:
+def _kubernetes(name: str, minutes: int, package: str = "", **more: tuple[str, ...]) -> Asset:
     """Return a command of Kubernetes; without these flags it reports the version v0.0.0."""
     major, minor, _ = KUBERNETES.split(".")
     said = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     flags = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in said.items())
-    return Asset(name, KUBERNETES, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", minutes, flags, version_arguments)
+    return Asset(name, KUBERNETES, "kubernetes", f"k8s.io/kubernetes/{package or f'cmd/{name}'}", minutes, flags, **more)
 
 
 _HELM_FLAGS = f"-X helm.sh/helm/v3/internal/version.version=v{HELM}"
@@ -66,7 +67,9 @@ ASSETS = {
         _kubernetes("kube-scheduler", 1),
         _kubernetes("kube-proxy", 1),
         _kubernetes("kubelet", 2),
-        _kubernetes("kubectl", 2, ("version", "--client")),
+        _kubernetes("kubectl", 2, version_arguments=("version", "--client")),
+        _kubernetes("e2e.test", 5, "test/e2e", go=("test", "-c", "-vet=off")),
+        _kubernetes("agnhost", 1, "test/images/agnhost"),
         Asset("helm", HELM, "helm", "helm.sh/helm/v3/cmd/helm", 2, _HELM_FLAGS, ("version", "--short")),
     )
 }
@@ -173,7 +176,7 @@ def _build(asset: Asset) -> None:
         raise _NotHere("no `go` on PATH")
     say(f"building {asset} from its Go module, about {asset.minutes} min on two cores, once")
     folder, partial = BINARIES / asset.module, _partial(asset.cached)
-    command = ["go", "build", "-tags", "tools", "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {asset.ldflags}"]
+    command = ["go", *asset.go, "-tags", "tools", "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {asset.ldflags}"]
     command += ["-o", str(partial), asset.package]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
     built = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, check=False)

@@ -109,4 +109,5 @@ def test_a_build_fills_the_cache_once_for_all_who_ask(places: dict[str, Path]) -
 def test_every_command_has_its_go_module_and_a_release_row() -> None:
     for asset in ASSETS.values():
         assert (assets.BINARIES / asset.module / "go.mod").exists(), asset
-        assert releases.of(asset.name, asset.version).members[asset.name], asset
+        if asset.name != "agnhost":  # it is released in an image alone
+            assert releases.of(asset.name, asset.version).members[asset.name], asset

@@ -1,6 +1,7 @@
 //go:build tools
 
-// Package commands pins the Kubernetes commands that the embedded cluster runs, so that `go build` of each repeats.
+// Package commands pins the Kubernetes commands that the embedded cluster runs, and those of its end-to-end suite, so that
+// `go build` of each repeats.
 package commands
 
 import (
@@ -10,4 +11,6 @@ import (
 	_ "k8s.io/kubernetes/cmd/kube-scheduler"
 	_ "k8s.io/kubernetes/cmd/kubectl"
 	_ "k8s.io/kubernetes/cmd/kubelet"
+	_ "k8s.io/kubernetes/test/e2e"
+	_ "k8s.io/kubernetes/test/images/agnhost"
 )
