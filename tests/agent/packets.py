@@ -78,7 +78,7 @@ class Place:
             run(["sh", "-c", _batch(one.format("del") for one in listed)], self.namespace)
 
     def send(self, probe: Probe, number: int) -> None:
-        """Send a probe; its source port, or echo id, is its number."""
+        """Send a probe; its source port, or echo id, is its number. So is what TCP and UDP carry: ports may be translated."""
         version = ip_address(probe.target).version
         packet = _packet(probe, number, version)
         self._out[version].sendto(packet, (probe.target, 0))
@@ -114,10 +114,10 @@ def _packet(probe: Probe, number: int, version: int) -> bytes:
     pseudo = source + target + struct.pack(">IHBB", 0, 0, 0, protocol)
     match probe.protocol:
         case "TCP":
-            body = struct.pack(">HHIIBBHHH", number, probe.port, 1, 0, 5 << 4, 2, 1024, 0, 0)
+            body = struct.pack(">HHIIBBHHH", number, probe.port, number, 0, 5 << 4, 2, 1024, 0, 0)
             where = 16
         case "UDP":
-            body = struct.pack(">HHHH", number, probe.port, 8, 0)
+            body = struct.pack(">HHHHH", number, probe.port, 10, 0, number)
             where = 6
         case "SCTP":
             body = struct.pack(">HHIIBBHIIHHI", number, probe.port, 0, 0, 1, 0, 20, 1, 65536, 1, 1, 1)

@@ -31,7 +31,7 @@ from tortie.api import lean
 from tortie.kube.client import Client
 
 pytestmark = needs_root
-COUNT = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 60
+COUNT = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 24
 AT_ONCE, PORT = 4, 8080
 TALK = 200  # packets that a pod sends in its life, at least
 

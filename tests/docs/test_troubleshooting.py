@@ -20,7 +20,19 @@ _PLACES = re.compile(r"%[-+.\dl]*[a-z]")
 # A piece of a sentence that is shorter could be anywhere.
 LONG = 12
 # What the exceptions that reach people are called.
-ERRORS = {"Closed", "NotEnforced", "Refused", "NoPool", "Exhausted", "CniError", "WireError", "NotDurable", "NotInstalled", "BadMethod", "_need"}
+ERRORS = {
+    "Closed",
+    "NotEnforced",
+    "Refused",
+    "NoPool",
+    "Exhausted",
+    "CniError",
+    "WireError",
+    "NotDurable",
+    "NotInstalled",
+    "BadMethod",
+    "_need",
+}
 
 
 def text_of(node: ast.expr) -> str:
