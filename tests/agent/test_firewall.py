@@ -1,8 +1,11 @@
 """The firewall in the kernel: what passes whatever policies say, what never does, and what ends when it is forbidden."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -23,6 +26,7 @@ from tortie.api.compiled import (
     Rule,
     RuleSetSpec,
 )
+from tortie.policy.view import Changes
 
 pytestmark = needs_root
 A, B, C = ("10.0.1.1", "fd00::1:1"), ("10.0.1.2", "fd00::1:2"), ("10.0.2.1", "fd00::2:1")
@@ -314,3 +318,85 @@ async def test_what_somebody_changed_is_mended(three: Three, row: str) -> None:
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     gate.close()
+
+
+async def test_a_mending_that_failed_is_tried_again(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = three.net.nodes[0]
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    gate, real = Gate(node.firewall), node.kernel.tables.commit
+    run(["nft", "insert", "rule", "inet", "tortie", "to-pods", "accept"], node.namespace)
+
+    def refuse(_batch: nf.Batch) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(node.kernel.tables, "commit", refuse)
+    assert not await gate.mend()
+    monkeypatch.setattr(node.kernel.tables, "commit", real)
+    assert await gate.mend()
+    assert (gate.drifts, three.passes(B[0], A[0])) == (1, False)
+    gate.close()
+
+
+def test_an_open_pod_that_comes_before_policies_are_known_leaves_the_last_agent_s_table(three: Three) -> None:
+    node = three.net.nodes[0]
+    three.enforce(CLOSED, EVERYBODY_CLOSED)
+    last = node.firewall
+    node.firewall = Firewall(node.kernel)
+    node.firewall.begin(pod for host, pod in node.known.items() if host != three.hosts["b"])
+    last.drop(three.hosts["b"])
+    assert not three.passes(OUTSIDE[0], B[0])
+    node.firewall.put(replace(node.known[three.hosts["b"]], is_open=True))
+    assert [three.passes(OUTSIDE[0], one) for one in (B[0], A[0])] == [True, False]
+
+
+def test_an_open_pod_that_has_ended_is_closed(three: Three) -> None:
+    """Whatever still runs of it."""
+    node = three.net.nodes[0]
+    node.firewall.put(replace(node.known[three.hosts["a"]], is_open=True))
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    node.firewall.enforce(Changes(endpoints={"a": None}))
+    assert not three.passes(C[0], A[0])
+
+
+def test_nobody_inherits_the_connections_of_a_pod_that_is_gone(three: Three) -> None:
+    node = three.net.nodes[0]
+    talk, stays = Talk(three, A[0], B[0], socket.SOCK_DGRAM), Talk(three, C[0], A[0], socket.SOCK_DGRAM)
+    node.firewall.drop(three.hosts["b"])
+    assert {B[0]} == {str(ip_address(one.reply.source)) for one in node.firewall.cut()}
+    assert stays.goes_on(three) == (True, True)
+    for one in (talk, stays):
+        one.close()
+
+
+def test_more_refusals_than_there_is_room_to_say(three: Three) -> None:
+    tables = three.net.nodes[0].kernel.tables
+    batch = nf.Batch(rules.TABLE)
+    for number in range(40_000):
+        batch.elements("no such set", [nf.element(bytes(4))], owner=f"r{number}")
+    with pytest.raises(nf.Refused) as refused:
+        tables.commit(batch)
+    assert refused.value.owners["r0"] == errno.ENOENT
+    assert three.passes(A[0], B[0])
+    three.enforce(CLOSED, EVERYBODY_CLOSED)
+    assert not three.passes(A[0], B[0])
+
+
+def test_a_node_that_talks_to_its_pod_from_loopback_is_not_cut(three: Three) -> None:
+    """As by `curl localhost:PORT` to a hostPort."""
+    node = three.net.nodes[0].namespace
+    run(["sysctl", "-q", "-w", "net.ipv4.conf.all.route_localnet=1"], node)
+    run(["nft", "add table ip nat; add chain ip nat out { type nat hook output priority -100; }"], node)
+    run(["nft", f"add rule ip nat out ip daddr 127.0.0.1 tcp dport 80 dnat to {A[0]}"], node)
+    run(["nft", "add chain ip nat post { type nat hook postrouting priority 100; }"], node)
+    run(["nft", "add rule ip nat post ip saddr 127.0.0.0/8 oifgroup 0x746f7274 masquerade"], node)
+    server = inside(three.places[A[0]].namespace, lambda: socket.create_server((A[0], 80)))
+    client = inside(node, socket.socket)
+    with server, client:
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", 80))
+        accepted, _ = server.accept()
+        three.enforce(CLOSED, EVERYBODY_CLOSED)
+        with accepted:
+            client.send(b"x")
+            accepted.settimeout(PATIENCE)
+            assert accepted.recv(1) == b"x"

@@ -127,3 +127,20 @@ def test_a_pod_that_a_deny_names_starts_when_its_address_is_known(gated: AgentNo
         assert "confirmed:" in cluster.run("get", "nodepolicy", "a", "-o", "yaml")
     finally:
         cluster.run("delete", "crd", "clusternetworkpolicies.policy.networking.k8s.io")
+
+
+def test_policies_hold_for_the_pods_of_a_ledger_that_was_lost(gated: AgentNode, cluster: Kubectl) -> None:
+    """Whose a link is that is found in the kernel is known from what was published."""
+    cluster.apply(pod("db", "a"), pod("other", "a"), admits("db", "db", "web"))
+    target = add(gated, cluster, DB)
+    add(gated, cluster, OTHER)
+    wait("it is published", lambda: target in cluster.run("get", "ipamblocks", "-o", "yaml"))
+    gated.kill()
+    for file in (gated.folder / "state").glob("ledger.db*"):
+        file.unlink()
+    gated.start()
+    wait("it is known whose the links are", lambda: "the ledger is whole again" in gated.log.read_text())
+    assert not reaches(gated, OTHER, DB, target, denied=True)
+    gated.kill()
+    gated.start()
+    assert not reaches(gated, OTHER, DB, target, denied=True), "and after another start"

@@ -6,14 +6,14 @@ Each is watched by its name, which the API server indexes: 5,000 agents that wat
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 from tortie.addressing.allocator import Address, OwnBlock, address
 from tortie.agent import translate
 from tortie.agent.journal import NotDurable
-from tortie.agent.ledger import InUse, Ledger, NotReclaimed
+from tortie.agent.ledger import InUse, Ledger, Link, NotReclaimed
 from tortie.api import lean
 from tortie.api.meta import GROUP, VERSION
 from tortie.kube.client import Client
@@ -27,6 +27,10 @@ BLOCKS = Resource(GROUP, VERSION, "ipamblocks")
 RETRY = 1.0
 # Seconds until an address that is judged leaked, and that an interface uses, is looked at again.
 LEAKS = 15.0
+
+
+async def _nobody(_link: Link, _addresses: list[Address]) -> None:
+    pass
 
 
 class OwnBlocks:
@@ -46,6 +50,7 @@ class OwnBlocks:
     ) -> None:
         self._client, self._ledger, self._owns, self._on_change = client, ledger, owns, on_change
         self._reclaim = reclaim
+        self.named: Callable[[Link, list[Address]], Awaitable[None]] = _nobody  # told whose a link is that was found
         self._versions: dict[str, str] = {}
         self._leaks: dict[str, dict[lean.BlockRelease, Address]] = {}  # by block: what is judged leaked
         self._refused: dict[str, set[lean.BlockRelease]] = {}  # by block: of these, what an interface uses
@@ -196,12 +201,22 @@ class OwnBlocks:
         # What is asked back, too: what rests isn't given up.
         offered = {Address(block.range.family, value) for value in replace(block, cede=None).offered()} - published
         resting = offered if said.free is None or said.free < len(offered) else set()
-        used = {entry.address for entries in self._ledger.links() for entry in entries}
-        past = sorted((published | resting) - used)
+        used = {entry.address: entry.link for entries in self._ledger.links() for entry in entries}
+        await self._name(said.allocations, used)
+        past = sorted((published | resting) - used.keys())
         await self._ledger.rest(past)
         _log.warning(
             "IPAMBlock %s: another ledger published its status, ours was lost: %d addresses rest", block.name, len(past)
         )
+
+    async def _name(self, published: Iterable[lean.BlockAllocation], used: Mapping[Address, Link]) -> None:
+        """Say whose the links are that were only found in the kernel: policies hold for pods, not for addresses."""
+        for one in published:
+            link = used.get(address(one.address))
+            if link is not None and one.uid and not (link.container or link.uid):
+                entries = await self._ledger.name(link._replace(namespace=one.namespace, pod=one.pod, uid=one.uid))
+                if entries:
+                    await self.named(entries[0].link, [entry.address for entry in entries])
 
     async def _note_found(self) -> None:
         """Say it when a ledger that lost records knows all that was published; where that can't be noted, it is later."""

@@ -4,6 +4,7 @@ Belongs here: how they are spelled. Does not: which of them may go on.
 """
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -78,29 +79,29 @@ class Connections:
                     return
                 if kind == _ERROR:
                     code = -_INT.unpack_from(data, begin + _HEADER.size)[0]
-                    raise OSError(code, errno.errorcode.get(code, "unknown"))
+                    raise OSError(code, os.strerror(code))
                 found = _connection(data, begin + _HEADER.size + _FAMILY.size, end)
                 if found.original.source in addresses or found.reply.source in addresses:
                     yield found
 
     def delete(self, connections: Iterable[Connection]) -> None:
-        """Delete connections; one that is gone is fine. Raises OSError."""
+        """Delete connections; one that is gone is fine. Raises OSError for the first that can't be, when all were tried."""
+        refused = 0
         for one in connections:
             self._sequence += 1
             family = socket.AF_INET if len(one.original.source) == 4 else socket.AF_INET6
             self._socket.send(_message(_DELETE, _ACK, self._sequence, family, one.key))
-            while not self._is_answered():
-                pass
+            code = self._answer()
+            refused = refused or (code if code != errno.ENOENT else 0)
+        if refused:
+            raise OSError(refused, os.strerror(refused))
 
-    def _is_answered(self) -> bool:
-        data = self._socket.recv(_ROOM)
-        for kind, sequence, begin, _ in messages(data):
-            if kind == _ERROR and sequence == self._sequence:
-                code = -_INT.unpack_from(data, begin + _HEADER.size)[0]
-                if code not in (0, errno.ENOENT):
-                    raise OSError(code, errno.errorcode.get(code, "unknown"))
-                return True
-        return False
+    def _answer(self) -> int:
+        while True:
+            data = self._socket.recv(_ROOM)
+            for kind, sequence, begin, _ in messages(data):
+                if kind == _ERROR and sequence == self._sequence:
+                    return -int(_INT.unpack_from(data, begin + _HEADER.size)[0])
 
 
 def _message(kind: int, flags: int, sequence: int, family: int, body: bytes) -> bytes:

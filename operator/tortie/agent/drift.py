@@ -50,16 +50,20 @@ class Drift:
 
     def read(self) -> bool:
         """Take in what was said since the last time; whether somebody else changed our table, or that isn't known."""
-        found = False
+        return any(self._read())
+
+    def _read(self) -> tuple[bool, bool]:
+        """Return whether somebody else changed our table, and whether more was said than there was room for."""
+        found = lost = False
         while True:
             try:
                 data = self._socket.recv(_RECEIVED)
             except BlockingIOError:
-                return found
+                return found, lost
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                found = True  # more was said than there was room for
+                lost = True
                 continue
             found = found or self._is_strange(data)
 
@@ -75,8 +79,9 @@ class Drift:
                 if strange:
                     await asyncio.sleep(SETTLE)
                     self.read()
-                    strange = not await mend()
-                    self.read()  # of our own making
+                    mended = await mend()
+                    changed, _ = self._read()  # the rest is of our own making, and may be much
+                    strange = changed or not mended
                 if strange:
                     loop.call_later(RETRY, heard.set)
         finally:

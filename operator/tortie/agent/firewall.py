@@ -11,7 +11,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -120,6 +120,8 @@ class Firewall:
         self._suspects: set[str] = set()  # endpoints whose connections may be forbidden since the last `cut`
         # What the kernel has, as far as it isn't said by the above.
         self._is_there = False
+        self._is_inherited = False  # it has the table of the last agent, and nothing is known yet
+        self._gone: set[bytes] = set()  # addresses of links that went since the last `cut`
         self._chains: dict[Owner, Chains] = {}
         self._leads: dict[str, Names | None] = {}  # by interface: the list that holds, () also for one that is open
         self._has_ranges: set[tuple[str, Family]] = set()
@@ -129,8 +131,13 @@ class Firewall:
     def begin(self, pods: Iterable[Pod]) -> None:
         """Take the links that are there. The last agent's table stays until policies are known; raises NotEnforced."""
         self._pods = {pod.host: pod for pod in pods}
-        if not self._kernel.tables.has_table(TABLE):
+        self._is_inherited = self._has_table()
+        if not self._is_inherited:
             self.program()
+
+    def covers(self, known: Collection[str]) -> bool:
+        """Whether nothing that runs is closed if only this is known of it; without a last agent's table all is."""
+        return not self._is_inherited or all(pod.is_open or pod.uid in known for pod in self._pods.values())
 
     def enforce(self, changes: Changes) -> Mapping[str, str]:
         """Let changed policies hold, and return what is wrong, by RuleSet; raises NotEnforced."""
@@ -151,15 +158,21 @@ class Firewall:
 
     def cut(self) -> list[Connection]:
         """Delete the connections that are forbidden now, and return them; raises OSError."""
-        uids, self._suspects = self._suspects, set()
+        if not self._is_there:  # what it would be cut for doesn't hold yet
+            return []
+        uids, gone = set(self._suspects), set(self._gone)
         mine = [(pod, one) for pod in self._pods.values() if pod.uid in uids for one in pod.addresses]
         pods = {rules.packed(_family(one), str(one)): pod for pod, one in mine}
-        if not pods:
-            return []
-        node = {rules.packed(rules.family_of(one), one) for one in map(_text, self._kernel.links.addresses())}
-        every = self._kernel.connections.of(frozenset(pods))
-        wrong = [one for one in every if self._forbids(one, pods, node)]
-        self._kernel.connections.delete(wrong)
+        over = gone.difference(rules.packed(_family(one), str(one)) for pod in self._pods.values() for one in pod.addresses)
+        wrong = list[Connection]()
+        if pods or over:
+            listed = self._kernel.links.addresses(everywhere=False)
+            node = {rules.packed(rules.family_of(one), one) for one in map(_text, listed)}
+            every = self._kernel.connections.of(frozenset(pods) | over)
+            wrong = [one for one in every if _is_of(one, over) or self._forbids(one, pods, node)]
+            self._kernel.connections.delete(wrong)
+        self._suspects -= uids
+        self._gone -= gone
         return wrong
 
     def put(self, pod: Pod) -> None:
@@ -168,19 +181,23 @@ class Firewall:
         if old == pod and self._is_there:
             return
         self._pods[pod.host] = pod
-        work = _Work(hosts={pod.host: None}, came=[pod], went=[old] if old else [])
-        self._commit(work)
+        if self._is_inherited:
+            self._add_to_inherited(pod)
+        else:
+            self._commit(_Work(hosts={pod.host: None}, came=[pod], went=[old] if old else []))
 
     def drop(self, host: str) -> None:
         """Forget a link that is gone; raises NotEnforced."""
         pod = self._pods.pop(host, None)
+        self._gone.update(rules.packed(_family(one), str(one)) for one in (pod.addresses if pod else ()))
         if pod is not None and self._is_there:
             self._commit(_Work(hosts={host: None}, went=[pod]))
 
     def mend(self) -> None:
         """Replace a table of ours that somebody changed; one of the last agent's stays until policies are known."""
-        if self._is_there or not self._kernel.tables.has_table(TABLE):
+        if not (self._is_inherited and self._has_table()):
             self.program()
+            self._suspects.update(self._endpoints)  # who knows what began meanwhile
 
     @property
     def rule_sets(self) -> int:
@@ -189,13 +206,13 @@ class Firewall:
 
     def program(self) -> None:
         """Replace whatever the table has by what it should have, in one transaction; raises NotEnforced."""
-        self._errors.clear()
+        before, self._errors = self._errors, {}
         while True:
             batch, chains, leads = self._whole()
             try:
                 self._kernel.tables.commit(batch)
             except Refused as refused:
-                if not self._blame(refused):
+                if not self._blame(refused, before):
                     self._is_there = False
                     raise NotEnforced(f"nftables table inet {TABLE}: the kernel refused it: {refused}") from refused
             except OSError as error:
@@ -203,7 +220,7 @@ class Firewall:
                 raise NotEnforced(f"nftables table inet {TABLE}: {error}") from error
             else:
                 break
-        self._is_there, self._chains, self._leads = True, chains, leads
+        self._is_there, self._is_inherited, self._chains, self._leads = True, False, chains, leads
         self._has_ranges = set(self._ranges())
 
     # --- what follows from it
@@ -225,6 +242,9 @@ class Firewall:
 
     def _take_endpoint(self, uid: str, names: Names | None, work: _Work) -> None:
         old = self._endpoints.pop(uid, None)
+        if names is None:  # it has ended, whoever still runs there
+            mine = [host for host, pod in self._pods.items() if pod.uid == uid and pod.is_open]
+            self._pods.update((host, replace(self._pods[host], is_open=False)) for host in mine)
         if names is not None:
             self._endpoints[uid] = names
             self._uses[names] += 1
@@ -302,7 +322,7 @@ class Firewall:
         if first == last:
             return False
         sides: list[tuple[Pod | None, Direction, bytes]] = [(pods.get(first), "Egress", last)]
-        if first not in node:
+        if first not in node and not (len(first) == 4 and first[0] == 127):
             sides.append((pods.get(last), "Ingress", first))
         return any(pod and not self._allows(pod, direction, other, one.reply) for pod, direction, other in sides)
 
@@ -335,9 +355,10 @@ class Firewall:
             try:
                 self._kernel.tables.commit(batch)
             except Refused as refused:
-                if not self._blame(refused):
-                    _log.warning("nftables table inet %s isn't as it was left (%s): it is replaced", TABLE, refused)
+                before = set(self._errors)
                 self.program()
+                if self._errors.keys() <= before:
+                    _log.warning("nftables table inet %s wasn't as it was left (%s): it was replaced", TABLE, refused)
                 return
             except OSError as error:
                 self._is_there = False
@@ -355,13 +376,31 @@ class Firewall:
         self._has_ranges.update(work.refilled)
         self._has_ranges.difference_update(key for key in work.dropped if key not in work.refilled)
 
-    def _blame(self, refused: Refused) -> bool:
+    def _add_to_inherited(self, pod: Pod) -> None:
+        """Add a link to the last agent's table, which stays until policies are known: open, or closed until then."""
+        batch = Batch(TABLE)
+        self._write_pods(_Work(came=[pod]), {pod.host: () if pod.is_open else None}, batch)
+        try:
+            self._kernel.tables.commit(batch)
+        except (Refused, OSError) as error:
+            raise NotEnforced(f"nftables table inet {TABLE}, of the last agent: {error}") from error
+
+    def _has_table(self) -> bool:
+        try:
+            return self._kernel.tables.has_table(TABLE)
+        except OSError as error:
+            raise NotEnforced(f"nftables table inet {TABLE}: {error}") from error
+
+    def _blame(self, refused: Refused, before: Collection[str]) -> bool:
         """Take note of the RuleSets that the kernel refused; whether there are any that weren't known."""
         wrong = {name: code for name, code in refused.owners.items() if name in self._specs and name not in self._errors}
         for name, code in wrong.items():
             self._errors[name] = f"the kernel refused its rules: {os.strerror(code)}"
             policies = ", ".join(self._specs[name].policies)
-            _log.error("RuleSet %s (%s): %s; pods that it is about are closed on this node", name, policies, self._errors[name])
+            if name not in before:
+                _log.error(
+                    "RuleSet %s (%s): %s; pods that it is about are closed on this node", name, policies, self._errors[name]
+                )
         return bool(wrong)
 
     def _whole(self) -> tuple[Batch, dict[Owner, Chains], dict[str, Names | None]]:
@@ -484,12 +523,16 @@ def _family(one: Address) -> Family:
     return 4 if one.family == 4 else 6
 
 
+def _is_of(one: Connection, addresses: Collection[bytes]) -> bool:
+    return one.original.source in addresses or one.reply.source in addresses
+
+
 def remove_table(kernel: Socket) -> None:
     """Leave nothing in the kernel, so that everything passes."""
-    batch = Batch(TABLE)
-    batch.table()
-    batch.delete_table()
-    kernel.commit(batch)
+    if kernel.has_table(TABLE):
+        batch = Batch(TABLE)
+        batch.delete_table()
+        kernel.commit(batch)
 
 
 def _write_chains(owner: Owner, old: Chains, made: Chains, batch: Batch) -> None:

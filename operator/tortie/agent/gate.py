@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from tortie.addressing.allocator import Address
 from tortie.agent.firewall import Firewall, NotEnforced, Pod
 from tortie.agent.ledger import Link
@@ -25,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Policy = Literal["Open", "Closed"]
+
+# Seconds until what was connected with a pod that is gone is ended: long before its address, which rests, is another's.
+SWEEP = 5.0
 
 
 class Closed(Exception):
@@ -49,11 +54,16 @@ class Gate:
         self.is_told = False  # whether anything was ever enforced
         self.waiting = 0  # pods, for what holds for them
         self.refused = self.drifts = self.connections_cut = 0
+        self._is_mending = False
+        self._sweep: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "firewall")
 
     def close(self) -> None:
         """End the thread."""
+        if self._sweep is not None:
+            self._sweep.cancel()
         self._thread.shutdown()
 
     def news(self) -> None:
@@ -71,6 +81,7 @@ class Gate:
             wrong = await self._do(self._firewall.enforce, changes)
         except NotEnforced as error:
             _log.error("policies can't be enforced: %s; what held before holds, tried again soon", error)
+            self.refused = self.rule_sets
             return {NOTHING: str(error)}
         self.is_told, self.refused = True, len(wrong)
         return wrong
@@ -78,24 +89,34 @@ class Gate:
     async def settled(self) -> None:
         """Let those who wait look again, and end what has begun and is forbidden now."""
         self.news()
+        await self._cut()
+
+    async def _cut(self) -> None:
+        self._sweep = None
         try:
             cut = await self._do(self._firewall.cut)
-        except OSError as error:
-            _log.error("connections that are forbidden now can't be cut: %s; they go on until a policy changes again", error)
+        except (OSError, NetlinkError) as error:
+            _log.error("connections that are forbidden now can't be cut: %s; tried again with the next change", error)
             return
         self.connections_cut += len(cut)
         if cut:
-            _log.info("%d connections cut: a policy forbids them now", len(cut))
+            _log.info("%d connections cut: a policy forbids them now, or their pod is gone", len(cut))
 
     async def mend(self) -> bool:
         """Replace the table, which somebody else changed; whether that could be done."""
-        _log.warning("nftables table inet %s was changed, and not by this agent: it is replaced by what policies say", TABLE)
-        self.drifts += 1
+        if not self._is_mending:
+            _log.warning(
+                "nftables table inet %s was changed, and not by this agent: it is replaced by what policies say", TABLE
+            )
+            self.drifts += 1
+        self._is_mending = True
         try:
             await self._do(self._firewall.mend)
         except NotEnforced as error:
             _log.error("policies can't be enforced: %s; tried again soon", error)
             return False
+        self._is_mending = False
+        await self._cut()
         return True
 
     @property
@@ -127,6 +148,13 @@ class Gate:
         except NotEnforced as error:
             raise Closed(f"its rules can't be made: {error}") from error
 
+    async def rename(self, link: Link, addresses: Iterable[Address]) -> None:
+        """Take whose a link is that is there already: what holds for that pod holds from now on."""
+        try:
+            await self.put(link, addresses)
+        except Closed as error:
+            _log.error("%s: %s", link.host, error)
+
     async def confirm(self, link: Link, addresses: Iterable[Address], seconds: float) -> None:
         """Return when every set holds a pod's addresses where a Deny is about them; raises Closed after so many seconds."""
         wanted = {str(one) for one in addresses}
@@ -145,14 +173,26 @@ class Gate:
         """Forget a link that is gone; what can't be forgotten now is with the table's next replacement."""
         try:
             await self._do(self._firewall.drop, host)
+            if self._sweep is None:
+                self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._start_sweep)
         except NotEnforced as error:
             _log.error("%s: its rules can't be removed: %s", host, error)
+
+    def covers(self, known: Collection[str]) -> bool:
+        """Whether nothing that runs is closed if only these pods are known."""
+        return self._firewall.covers(known)
+
+    def _start_sweep(self) -> None:
+        self._sweeping = asyncio.create_task(self._cut())
 
     def _pod(self, link: Link, addresses: Iterable[Address]) -> Pod:
         return Pod(link.host, link.uid, pod_mac(link.host), tuple(addresses), is_open=self._is_open(link))
 
     def _is_open(self, link: Link) -> bool:
-        """Whether a link passes although nothing is known of it; a container that is no pod has no policies."""
+        """Whether a link passes although nothing is known of it.
+
+        A container that is no pod has no policies; neither has a link of a lost ledger, until it is known whose it is.
+        """
         return self._policy == "Open" or not link.pod or link.namespace in self._exempt
 
     async def _wait(self, holds: Callable[[], bool], seconds: float) -> bool:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tortie.agent.firewall import remove_table
 from tortie.agent.install import LAST_CONFLIST, PLUGIN, remove, replace_conflist
-from tortie.agent.nfnetlink import Socket
+from tortie.agent.nfnetlink import Refused, Socket
 from tortie.agent.routes import sync_routes
+from tortie.agent.rules import TABLE
 from tortie.agent.settings import Settings
 from tortie.api import lean
 from tortie.kube.client import ApiError, Client
@@ -78,8 +79,11 @@ class Installation:
 def leave(settings: Settings, *, pods: int) -> None:
     """Leave the node. With pods that still run, their network stays until the last of them is deleted."""
     bin_dir, conf_dir = Path(settings.cni_bin), Path(settings.cni_conf)
-    with Socket() as kernel:
-        remove_table(kernel)  # nobody would tell the pods that are left of a policy's end
+    try:
+        with Socket() as kernel:
+            remove_table(kernel)  # nobody would tell the pods that are left of a policy's end
+    except (Refused, OSError) as error:
+        _log.error("nftables table inet %s can't be removed: %s; see nft list table inet %s", TABLE, error, TABLE)
     if pods:
         # The configuration last: as long as it is there, the runtime asks again after a failure.
         left = [settings.state, settings.run, bin_dir / PLUGIN, conf_dir / LAST_CONFLIST]

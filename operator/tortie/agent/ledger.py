@@ -171,6 +171,15 @@ class Ledger:
         self._links = _by_link([*kept, *entries])
         self._done(entries[-1].sequence, entries)
 
+    async def name(self, link: Link) -> tuple[Entry, ...]:
+        """Record whose a link is that was only found in the kernel; return what it has, if it still is. Raises NotDurable."""
+        named = ", ".join(f"{field} = ?" for field in Link._fields)
+        await self._journal.commit([(f"UPDATE allocations SET {named} WHERE host = ?", (*link, link.host))])  # noqa: S608
+        entries = tuple(replace(entry, link=link) for entry in self._links.get(link.host, ()))
+        if entries:
+            self._links[link.host] = entries
+        return entries
+
     async def begin_anew(self, why: str) -> None:
         """Go on as another ledger, because records are missing; raises NotDurable. What is on record stays so.
 

@@ -93,9 +93,10 @@ class Netlink:
         request = _request(rtmsg, _GETROUTE, _DUMP, [], family=AF[family], table=_MAIN, proto=proto)
         return self._list(rtmsg, request, lambda body: pods or body[_RTM_SCOPE] != LINK_SCOPE)
 
-    def addresses(self) -> list[Message]:
-        """Return the addresses of the namespace's links that are valid everywhere."""
-        return self._list(ifaddrmsg, _request(ifaddrmsg, _GETADDR, _DUMP, []), lambda body: body[_IFA_SCOPE] == 0)
+    def addresses(self, *, everywhere: bool = True) -> list[Message]:
+        """Return the addresses of the namespace's links that are valid everywhere, or all."""
+        request = _request(ifaddrmsg, _GETADDR, _DUMP, [])
+        return self._list(ifaddrmsg, request, lambda body: not everywhere or body[_IFA_SCOPE] == 0)
 
     def ask(self, *requests: Message) -> list[int]:
         """Let the kernel do all requests, in their order; return the operational status of links that some asked for.

@@ -46,7 +46,8 @@ _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
 _NESTED = 0x8000
 _NLMSG_ERROR = 2
 _SNDBUFFORCE, _RCVBUFFORCE = 32, 33  # socket(7); Python has no names for them
-_ROOM = 1 << 20  # bytes, for the kernel's answers: 36 for each message that is wrong
+_SOL_NETLINK, _CAP_ACK = 270, 10  # netlink(7)
+_ROOM = 1 << 20  # bytes, for the kernel's answers to messages that are wrong
 _MOST = 60_000  # bytes of elements in a message: an attribute's length has 16 bits
 _INTERVAL_END = 1
 _FIRST = 1  # the register that all begins in; each next one of four bytes is 9, 10, …
@@ -72,6 +73,8 @@ class Socket:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _ROOM)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)  # an error doesn't repeat the message
+        self._socket.setblocking(False)  # what the kernel answers is there before `send` returns
         self._sent = 0
         self.port = int(self._socket.getsockname()[0])
 
@@ -101,24 +104,25 @@ class Socket:
             self._socket.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, 2 * len(data))
             self._sent = len(data)
         self._socket.send(data)
-        refused = dict[str, int]()
-        done = False
-        while not done:
+        refused, is_known = dict[str, int](), False
+        while True:
             try:
                 answer = self._socket.recv(_ROOM)
+            except BlockingIOError:
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                continue  # more was wrong than there is room to say
+                refused.setdefault("", errno.ENOBUFS)  # more was wrong than there is room to say
+                continue
             for kind, sequence, offset, _ in messages(answer):
-                if kind != _NLMSG_ERROR:
-                    continue
-                (code,) = _INT.unpack_from(answer, offset + _HEADER.size)
-                if code:
-                    refused.setdefault(batch.owner(sequence), -code)
-                done = done or sequence == batch.last or (bool(code) and sequence == 0)
-        if refused:
-            raise Refused(refused)
+                if kind == _NLMSG_ERROR:
+                    (code,) = _INT.unpack_from(answer, offset + _HEADER.size)
+                    is_known = is_known or sequence == batch.last
+                    if code:
+                        refused.setdefault(batch.owner(sequence), -code)
+        if refused or not is_known:
+            raise Refused(refused or {"": errno.EPROTO})
 
 
 class Batch:

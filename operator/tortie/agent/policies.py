@@ -36,7 +36,7 @@ SAY = 2.0, 5.0
 RETRY = 2.0
 
 # Enforces changes, and returns what is wrong, by RuleSet: of those that it was given now or before. None of these is
-# enforced in its new form; NOTHING: nothing is. Asked again, without changes, where something was wrong.
+# enforced in its new form. NOTHING: nothing is; asked again, without changes.
 NOTHING = ""
 Realizer = Callable[[Changes], Awaitable[Mapping[str, str]]]
 
@@ -61,6 +61,7 @@ class PolicyWatch:
         self.node = node
         self.view = View()
         self.settled: Callable[[], Awaitable[None]] = _nothing  # told whenever something was taken in, and is enforced
+        self.covers: Callable[[frozenset[str]], bool] = lambda _known: True  # whether what was kept may hold again
         self._client, self._realize, self._writer, self._kept = client, realize, writer, kept
         self._to_keep: dict[tuple[str, str], None] = {}
         self._due = asyncio.Event()
@@ -90,7 +91,7 @@ class PolicyWatch:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                if self._kept is not None and self._take_kept(self._kept):
+                if self._kept is not None and self._take_kept(self._kept) and self.covers(self.view.known()):
                     await self._settle()
                 for stream in (self._policies, *self._labelled):
                     group.create_task(stream.run())
@@ -168,7 +169,7 @@ class PolicyWatch:
         now = asyncio.get_running_loop().time
         settled = now()
         try:
-            await asyncio.wait_for(self._due.wait(), RETRY if self._errors else None)
+            await asyncio.wait_for(self._due.wait(), RETRY if NOTHING in self._errors else None)
         except TimeoutError:
             return
         await asyncio.sleep(settled + SETTLE - now())
@@ -178,7 +179,7 @@ class PolicyWatch:
         """Enforce what changed, and say it where what is said is another."""
         changes, known, confirmed = self.view.take(), self.view.known(), self.view.confirmed
         before = self._errors
-        if changes.is_for_the_kernel or before or not self._began:
+        if changes.is_for_the_kernel or NOTHING in before or not self._began:
             self._began = True
             self._errors = dict(await self._realize(changes))
         if NOTHING not in self._errors:  # and not before what came with it is enforced

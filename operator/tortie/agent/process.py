@@ -202,10 +202,12 @@ class Agent:
         self.node = NodeWatch(client, settings.node, facts)
         self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
         self.node.listed = self.blocks.list
+        self.blocks.named = gate.rename
         self.publisher = Publisher(client, ledger, self.blocks.version)
         self.statuses = Writer(lambda: True, lambda _node, error: self.policies.done(error))
         self.policies = PolicyWatch(client, settings.node, gate.enforce, self.statuses, kept=here.kept)
         self.policies.settled = gate.settled
+        self.policies.covers = gate.covers
         gate.knows, gate.confirmed = self.policies.knows, self.policies.confirmed
         self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service)
         self.knowledge.on_pools = self.service.news

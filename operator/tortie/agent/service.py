@@ -241,6 +241,7 @@ class Service:
         for host in list(self._unwired):
             async with self._alone(host):
                 if host in self._unwired:
+                    await self._guard.drop(host)
                     freed = await self._ledger.release(host)
                     self._unwired.discard(host)
                     _log.info("%s: %s freed", host, ", ".join(str(entry.address) for entry in freed) or "nothing")
@@ -266,6 +267,7 @@ class Service:
                 raise NotReclaimed(f"{one}: {error}") from error
             if users := [name for name, held in links.items() if name == host or one in held]:
                 raise InUse(f"{one}: the interface {users[0]} uses it; it is freed when that is deleted")
+            await self._guard.drop(host)
             try:
                 return await self._ledger.release(host)
             except NotDurable as error:
