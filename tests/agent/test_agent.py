@@ -32,6 +32,7 @@ def one(control_plane: ControlPlane, cluster: Kubectl, tmp_path: Path) -> Iterat
     wait("a block of each family", lambda: len(active(cluster, "a")) == 2)
     with namespaces(5) as (path, *pods), closing(AgentNode("a", control_plane, tmp_path, path, pods)) as made:
         made.start()
+        wait("it knows both blocks", lambda: len(json.loads(ask(made, "report"))["blocks"]) == 2)
         yield made
 
 

@@ -42,7 +42,7 @@ VOLATILE = (
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
     with Cluster(2) as cluster:
-        cluster.install()
+        cluster.install("agent.policyGateExempt={ghosts}")
         wait("pods can be made", lambda: bool(cluster.kubectl.get("serviceaccounts")["items"]))
         wait("it is rolled out", lambda: rolled_out(cluster.kubectl, 2), 60)
         cluster.kubectl.apply(*(pod(node.name) for node in cluster.nodes))
@@ -236,7 +236,7 @@ def test_one_archive_without_secrets(two: Cluster, tmp_path: Path) -> None:
 GHOST = """
 ip netns add ghost
 export CNI_COMMAND=ADD CNI_CONTAINERID=ghost CNI_IFNAME=eth0 CNI_NETNS=/run/netns/ghost CNI_PATH=/opt/cni/bin
-export CNI_ARGS='K8S_POD_NAMESPACE=default;K8S_POD_NAME=ghost'
+export CNI_ARGS='K8S_POD_NAMESPACE=ghosts;K8S_POD_NAME=ghost'
 echo '{"cniVersion": "1.0.0", "name": "tortie", "type": "tortie"}' | /opt/cni/bin/tortie
 """
 
@@ -248,7 +248,7 @@ def test_a_leak_is_found_and_freed_and_what_is_in_use_is_not(two: Cluster) -> No
     address = json.loads(shell(node, GHOST))["ips"][0]["address"].partition("/")[0]
     found = asked(two, "ipam check --settle 0.5")
     assert found.exit_code == 3
-    assert f"leak  {address}  node-2  default/ghost  its pod is gone; its interface is still there" in plain(found.stdout)
+    assert f"leak  {address}  node-2  ghosts/ghost  its pod is gone; its interface is still there" in plain(found.stdout)
     report = asked(two, "ipam check --settle 0 -o json").stdout
     kept = asked(two, "ipam release --from-report -", report)
     assert kept.exit_code == 3

@@ -116,7 +116,9 @@ def _follow(process: subprocess.Popen[bytes], read: Callable[[], str], tell: Cal
 def _image() -> str:
     """Return the name under which the suite asks for the image."""
     listed = subprocess.run([str(find(SUITE)), "--list-images"], capture_output=True, text=True, check=True, timeout=60).stdout
-    return next(name for name in listed.split() if f"/{SERVER}:" in name)  # where it is from is the suite's affair
+    return next(
+        name for name in listed.split() if f"/e2e-test-images/{SERVER}:" in name
+    )  # where it is from is the suite's affair
 
 
 def _has_sctp() -> bool:

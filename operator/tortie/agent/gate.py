@@ -11,23 +11,23 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address
 from tortie.agent.firewall import Firewall, NotEnforced, Pod
 from tortie.agent.ledger import Link
+from tortie.agent.metrics import CUT, DRIFTS
 from tortie.agent.policies import NOTHING
 from tortie.agent.rules import TABLE
+from tortie.agent.settings import Policy
 from tortie.agent.wire import pod_mac
 from tortie.policy.view import Changes
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Policy = Literal["Open", "Closed"]
-
 # Seconds until what was connected with a pod that is gone is ended: long before its address, which rests, is another's.
 SWEEP = 5.0
 
@@ -53,7 +53,7 @@ class Gate:
         self.confirmed: Callable[[str], Collection[str] | None] = lambda _uid: None
         self.is_told = False  # whether anything was ever enforced
         self.waiting = 0  # pods, for what holds for them
-        self.refused = self.drifts = self.connections_cut = 0
+        self.refused = self.drifts = 0
         self._is_mending = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -98,7 +98,7 @@ class Gate:
         except (OSError, NetlinkError) as error:
             _log.error("connections that are forbidden now can't be cut: %s; tried again with the next change", error)
             return
-        self.connections_cut += len(cut)
+        CUT.inc(len(cut))
         if cut:
             _log.info("%d connections cut: a policy forbids them now, or their pod is gone", len(cut))
 
@@ -109,6 +109,7 @@ class Gate:
                 "nftables table inet %s was changed, and not by this agent: it is replaced by what policies say", TABLE
             )
             self.drifts += 1
+            DRIFTS.inc()
         self._is_mending = True
         try:
             await self._do(self._firewall.mend)

@@ -2,17 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tortie.agent import foreign
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
-from tortie.agent.gate import Gate
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.ledger import Ledger
 from tortie.agent.node import NodeWatch
 from tortie.agent.publisher import Publisher
 from tortie.metrics import Metrics, Values
+
+if TYPE_CHECKING:
+    from tortie.agent.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Parts:
     demand: Demand
     queue: Queue
     blocks: OwnBlocks
-    gate: Gate
+    gate: "Gate"
 
 
 METRICS = Metrics[Parts]("agent")
@@ -38,6 +41,13 @@ REQUESTS = METRICS.histogram(
     "Duration of CNI requests, by command and result: ok, the CNI code of the error, or defect.",
     _BUCKETS,
     ("command", "result"),
+)
+
+DRIFTS = METRICS.counter(
+    "tortie_agent_firewall_drifts_total", "Times that somebody else changed the agent's nftables table; it was replaced."
+)
+CUT = METRICS.counter(
+    "tortie_agent_connections_cut_total", "Connections that were ended: a policy forbids them, or their pod is gone."
 )
 
 
@@ -51,18 +61,6 @@ def _waiting(parts: Parts) -> Values:
 @METRICS.gauge("tortie_agent_rule_sets", "RuleSets that pods here have, by whether the kernel took their rules.", ("enforced",))
 def _rule_sets(parts: Parts) -> Values:
     return {("true",): parts.gate.rule_sets - parts.gate.refused, ("false",): parts.gate.refused}
-
-
-@METRICS.gauge(
-    "tortie_agent_firewall_drifts_total", "Times that somebody else changed the agent's nftables table; it was replaced."
-)
-def _drifts(parts: Parts) -> Values:
-    return {(): parts.gate.drifts}
-
-
-@METRICS.gauge("tortie_agent_connections_cut_total", "Connections that were ended because a changed policy forbids them.")
-def _cut(parts: Parts) -> Values:
-    return {(): parts.gate.connections_cut}
 
 
 @METRICS.gauge("tortie_agent_addresses_in_use", "Addresses on record.")

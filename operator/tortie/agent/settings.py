@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tortie.addressing.ranges import Family
-from tortie.agent.gate import Policy
 
+Policy = Literal["Open", "Closed"]
 DETECTION = "kubernetes-internal-ip"  # the method by default
 
 
