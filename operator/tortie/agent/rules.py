@@ -247,9 +247,9 @@ def prepare(batch: nf.Batch) -> None:
         "discovery": (None, tuple(_discovery())),
         "addresses": (None, tuple(_addresses())),
         "spoofing": ((nf.PREROUTING, _RAW), tuple(_spoofing())),
-        "from-pods": ((nf.FORWARD, _FROM), tuple(_from_pods())),
+        "from-pods": ((nf.FORWARD, _FROM), tuple(_forwarded("Egress"))),
         "from-pods-here": ((nf.INPUT, _FROM), tuple(_from_pods_here())),
-        "to-pods": ((nf.FORWARD, _TO), tuple(_to_pods())),
+        "to-pods": ((nf.FORWARD, _TO), tuple(_forwarded("Ingress"))),
     }
     for name, (hook, _) in chains.items():
         batch.chain(name, hook)
@@ -295,12 +295,16 @@ def _discovery() -> Iterator[bytes]:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
 
 
-def _from_pods() -> Iterator[bytes]:
-    yield from _connections(nf.IIFGROUP)
-    for family in _FAMILIES:  # to itself
-        target = nf.payload(nf.NETWORK, _TARGET[family], _BYTES[family], _REGISTER_5)
-        yield nf.rule(_is(family), nf.meta(nf.IIFNAME), target, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of("from"))
+def _forwarded(direction: Direction) -> Iterator[bytes]:
+    """What one side's rules are asked of a forwarded packet; a pod always reaches itself."""
+    group, name, there = nf.IIFGROUP, nf.IIFNAME, _TARGET
+    if direction == "Ingress":
+        group, name, there = nf.OIFGROUP, nf.OIFNAME, _SOURCE
+    yield from _connections(group)
+    for family in _FAMILIES:
+        other = nf.payload(nf.NETWORK, there[family], _BYTES[family], _REGISTER_5)
+        yield nf.rule(_is(family), nf.meta(name), other, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
+    yield nf.rule(nf.meta(name), nf.verdict_of(WAYS[direction]))
     yield nf.rule(nf.verdict(nf.DROP))
 
 
@@ -309,15 +313,6 @@ def _from_pods_here() -> Iterator[bytes]:
     for types in _DISCOVERY:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
     yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of("from"))
-    yield nf.rule(nf.verdict(nf.DROP))
-
-
-def _to_pods() -> Iterator[bytes]:
-    yield from _connections(nf.OIFGROUP)
-    for family in _FAMILIES:  # from itself
-        source = nf.payload(nf.NETWORK, _SOURCE[family], _BYTES[family], _REGISTER_5)
-        yield nf.rule(_is(family), nf.meta(nf.OIFNAME), source, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(nf.OIFNAME), nf.verdict_of("to"))
     yield nf.rule(nf.verdict(nf.DROP))
 
 
