@@ -8,10 +8,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from tortie.agent.netlink import messages
+from tortie.agent.netlink import Closing, messages
 from tortie.agent.nfnetlink import NETFILTER, attribute
 
 _HEADER = struct.Struct("=IHHII")
@@ -48,19 +47,13 @@ class Connection(NamedTuple):
     key: bytes
 
 
-class Connections:
+class Connections(Closing):
     """A socket in the network namespace that the thread is in when it is made."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
         self._socket.settimeout(_PATIENCE)
         self._sequence = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket."""

@@ -12,8 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tortie.addressing.allocator import Address
 from tortie.addressing.ranges import Family, Range, parse
@@ -21,7 +20,7 @@ from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.conntrack import Connection, Connections, Flow
 from tortie.agent.drift import Drift
-from tortie.agent.netlink import Netlink
+from tortie.agent.netlink import Closing, Netlink
 from tortie.agent.nfnetlink import Batch, Refused, Socket
 from tortie.agent.rules import HERE, LOCAL, MACS, PEERS, TABLE, WAYS, Chains, Peer, Terms
 from tortie.api.compiled import Direction, RuleSetSpec
@@ -34,18 +33,12 @@ _FAMILIES: tuple[Family, ...] = (4, 6)
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
 
 
-class Kernel:
+class Kernel(Closing):
     """What the firewall asks, in the network namespace that the thread is in when it is made."""
 
     def __init__(self) -> None:
         self.tables, self.connections, self.links = Socket(), Connections(), Netlink()
         self.drift = Drift(TABLE, self.tables.port)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close it all."""

@@ -49,7 +49,21 @@ _PATIENCE = 30.0  # seconds; the kernel answers before the request returns
 Message = Any  # pyroute2's, which is untyped
 
 
-class Netlink:
+class Closing:
+    """What is closed at the end of a `with`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        raise NotImplementedError
+
+
+class Netlink(Closing):
     """A socket in the network namespace that the thread is in when it is made. One thread's at a time."""
 
     def __init__(self) -> None:
@@ -58,12 +72,6 @@ class Netlink:
         self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)  # it lists what is asked for, and not everything
         self._socket.settimeout(_PATIENCE)
         self._sequence = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket."""

@@ -15,10 +15,8 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from types import TracebackType
-from typing import Self
 
-from tortie.agent.netlink import messages
+from tortie.agent.netlink import Closing, messages
 
 NETFILTER = 12  # netlink(7): NETLINK_NETFILTER
 INET = 1  # NFPROTO_INET
@@ -66,7 +64,7 @@ class Refused(Exception):
         super().__init__("; ".join(f"{owner or 'the table'}: {os.strerror(code)}" for owner, code in owners.items()))
 
 
-class Socket:
+class Socket(Closing):
     """A socket for transactions, in the network namespace that the thread is in when it is made."""
 
     def __init__(self) -> None:
@@ -77,12 +75,6 @@ class Socket:
         self._socket.setblocking(False)  # what the kernel answers is there before `send` returns
         self._sent = 0
         self.port = int(self._socket.getsockname()[0])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket."""
