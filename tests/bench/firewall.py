@@ -18,7 +18,8 @@ from tests.bench import pods
 from tests.cluster.kubectl import Kubectl
 from tests.controller.acting import pool
 from tortie.addressing.allocator import address
-from tortie.agent.firewall import Firewall, Kernel, Pod, remove_table
+from tortie.agent.desired import Pod
+from tortie.agent.firewall import Firewall, Kernel, remove_table
 from tortie.agent.knowledge import PODS
 from tortie.api import lean
 from tortie.api.compiled import CompiledMetadata, Port, Rule, RuleSet, RuleSetSpec

@@ -16,7 +16,8 @@ from typing import TypeVar
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address
-from tortie.agent.firewall import Firewall, NotEnforced, Pod
+from tortie.agent.desired import Pod
+from tortie.agent.firewall import Firewall, NotEnforced
 from tortie.agent.ledger import Link
 from tortie.agent.metrics import CUT, DRIFTS
 from tortie.agent.policies import NOTHING

@@ -13,8 +13,9 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from tortie.agent.netlink import Closing, messages
 
@@ -32,6 +33,7 @@ INTERVAL, MAP = 0x4, 0x8
 
 NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN, DELETE_CHAIN, NEW_RULE, DELETE_RULE = 0, 1, 2, 3, 5, 6, 8
 NEW_SET, DELETE_SET, NEW_ELEMENTS, DELETE_ELEMENTS = 9, 11, 12, 14
+GET_CHAIN, GET_SET, NEW_OBJECT, GET_OBJECT, DELETE_OBJECT = 4, 10, 18, 19, 20
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _FLAGS = 6 if sys.byteorder == "little" else 7  # where the lower half of the flags is
@@ -41,8 +43,10 @@ _INT = struct.Struct("=i")
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BEGIN, _END = 0x10, 0x11
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
+_DUMP, _DUMP_INTERRUPTED = 0x300, 0x10
 _NESTED = 0x8000
-_NLMSG_ERROR = 2
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_COUNTER = 1  # NFT_OBJECT_COUNTER
 _SNDBUFFORCE, _RCVBUFFORCE = 32, 33  # socket(7); Python has no names for them
 _SOL_NETLINK, _CAP_ACK = 270, 10  # netlink(7)
 _ROOM = 1 << 20  # bytes, for the kernel's answers to messages that are wrong
@@ -62,6 +66,14 @@ class Refused(Exception):
     def __init__(self, owners: dict[str, int]) -> None:
         self.owners = owners
         super().__init__("; ".join(f"{owner or 'the table'}: {os.strerror(code)}" for owner, code in owners.items()))
+
+
+class Contents(NamedTuple):
+    """The names of what a table has."""
+
+    chains: list[str]
+    sets: list[str]
+    counters: list[str]
 
 
 class Socket(Closing):
@@ -88,6 +100,41 @@ class Socket(Closing):
             for kind, _, offset, _ in messages(answer):
                 if kind == _NLMSG_ERROR:
                     return not _INT.unpack_from(answer, offset + _HEADER.size)[0]
+
+    def contents(self, table: str) -> Contents | None:
+        """Return what a table has, of family inet; None: there is no such table, or it changes meanwhile."""
+        if not self.has_table(table):
+            return None
+        listed = [[_string(one[name]) for one in self._list(kind, table)] for kind, name in _NAMED]
+        return Contents(*listed)
+
+    def counters(self, table: str) -> dict[str, tuple[int, int]]:
+        """Return a table's counters, by name: packets, and bytes."""
+        found = dict[str, tuple[int, int]]()
+        for one in self._list(GET_OBJECT, table):
+            counted = attributes(one[4])
+            found[_string(one[2])] = int.from_bytes(counted[2], "big"), int.from_bytes(counted[1], "big")
+        return found
+
+    def _list(self, kind: int, table: str) -> Iterator[dict[int, bytes]]:
+        """Yield the attributes of a table's chains, sets or counters; raises OSError, also where they change meanwhile."""
+        wanted = text(1, table) + (number(3, _COUNTER) if kind == GET_OBJECT else b"")
+        self._socket.send(_message(kind, _REQUEST | _DUMP, 1, _FAMILY.pack(INET, 0, 0) + wanted))
+        is_torn = False
+        while True:
+            data = self._socket.recv(_ROOM)
+            for answer, _, begin, end in messages(data):
+                is_torn = is_torn or bool(_HEADER.unpack_from(data, begin)[2] & _DUMP_INTERRUPTED)
+                if answer == _NLMSG_ERROR:
+                    code = -_INT.unpack_from(data, begin + _HEADER.size)[0]
+                    raise OSError(code, os.strerror(code))
+                if answer == _NLMSG_DONE:
+                    if is_torn:
+                        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                    return
+                one = attributes(data[begin + _HEADER.size + _FAMILY.size : end])
+                if _string(one[1]) == table:
+                    yield one
 
     def commit(self, batch: "Batch") -> None:
         """Let all of a batch happen at once, or nothing; raises Refused. Returns when the kernel has done it."""
@@ -153,6 +200,10 @@ class Batch:
             self._add(DELETE_TABLE, 0, b"")
             self._add(NEW_TABLE, _CREATE, b"")
 
+    def flush_all(self) -> None:
+        """Take all chains' rules away."""
+        self._add(DELETE_RULE, 0, b"")
+
     def delete_table(self) -> None:
         """Delete the table with all that it has, which is the last thing that happens to it."""
         self._add(DELETE_TABLE, 0, b"")
@@ -212,6 +263,14 @@ class Batch:
         """Take all elements from a set."""
         self._add(DELETE_ELEMENTS, 0, text(2, name), owner)
 
+    def counter(self, name: str, owner: str = "") -> None:
+        """Make a counter; one that is there goes on."""
+        self._add(NEW_OBJECT, _CREATE, text(2, name) + number(3, _COUNTER) + nest(4), owner)
+
+    def delete_counter(self, name: str) -> None:
+        """Delete a counter that no rule names."""
+        self._add(DELETE_OBJECT, 0, text(2, name) + number(3, _COUNTER))
+
     def _add(self, kind: int, flags: int, body: bytes, owner: str = "") -> None:
         head = _FAMILY.pack(INET, 0, 0) + self._table
         self._owners.append(owner)
@@ -243,6 +302,24 @@ def number(kind: int, value: int) -> bytes:
 def text(kind: int, value: str) -> bytes:
     """Return an attribute with a name."""
     return attribute(kind, value.encode() + b"\0")
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Return what attributes hold, by kind; of several of a kind the last one."""
+    found, at = dict[int, bytes](), 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        found[kind & 0x3FFF] = data[at + _ATTRIBUTE.size : at + length]
+        at += max(length + 3 & ~3, _ATTRIBUTE.size)
+    return found
+
+
+def _string(data: bytes) -> str:
+    return data.rstrip(b"\0").decode()
+
+
+# What is listed of each kind, and where its name is.
+_NAMED = (GET_CHAIN, 3), (GET_SET, 2), (GET_OBJECT, 2)
 
 
 # --- elements of sets and maps
@@ -334,6 +411,25 @@ def verdict_of(name: str) -> bytes:
 def verdict(code: int, chain: str = "") -> bytes:
     """Decide, or lead to a chain."""
     return _expression("immediate", number(1, 0), nest(2, _verdict(code, chain)))
+
+
+@lru_cache(1024)
+def counted(name: str) -> bytes:
+    """Count the packet in a counter."""
+    return _expression("objref", number(1, _COUNTER), text(2, name))
+
+
+def limit(rate: int, burst: int) -> bytes:
+    """Go on at most so often a second."""
+    second = 1
+    return _expression(
+        "limit", attribute(1, rate.to_bytes(8, "big")), attribute(2, second.to_bytes(8, "big")), number(3, burst), number(4, 0)
+    )
+
+
+def log(group: int, prefix: str, length: int) -> bytes:
+    """Tell those who listen to a group of a packet, so many bytes of it; `prefix`: at most 127 bytes."""
+    return _expression("log", attribute(1, group.to_bytes(2, "big")), text(2, prefix), number(3, length))
 
 
 def host_order(value: int) -> bytes:

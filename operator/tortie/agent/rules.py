@@ -9,12 +9,13 @@ import hashlib
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from tortie.addressing.allocator import Address
 from tortie.addressing.ranges import BITS, Family, Range
 from tortie.agent import nfnetlink as nf
 from tortie.agent.wire import GROUP
-from tortie.api.compiled import Direction, Port, Rule, RuleSetSpec
+from tortie.api.compiled import Action, Direction, Port, Rule, RuleSetSpec
 
 TABLE = "tortie"
 # Elements: constant of a set and address; interface and address; interface and MAC; address; interface, to a chain.
@@ -26,7 +27,11 @@ WAYS: dict[Direction, str] = {"Ingress": "to", "Egress": "from"}  # the maps, an
 
 Chains = dict[str, tuple[bytes, ...]]
 
-_FAMILIES: tuple[Family, ...] = (4, 6)
+FAMILIES: tuple[Family, ...] = (4, 6)
+LOG_GROUP = 4096  # of nflog: where denials are said
+LOG_RATE, LOG_BURST = 10, 20  # packets a second that each chain says, and at once
+LOG_LENGTH = 128  # bytes of each: headers
+
 _PROTO: dict[Family, int] = {4: nf.IPV4, 6: nf.IPV6}
 _ADDRESS: dict[Family, int] = {4: nf.IPV4_ADDRESS, 6: nf.IPV6_ADDRESS}
 _AF: dict[Family, socket.AddressFamily] = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -56,10 +61,25 @@ class Peer(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What rules are written with: the families that are in use, and the sets."""
+    """What rules are written with: families in use, the sets, whether denials are logged, and whether packets are counted."""
 
     families: tuple[Family, ...]
     peer: Callable[[str], Peer]
+    logs: bool = True
+    counts: bool = False
+
+
+class Counted(NamedTuple):
+    """What one counter counts: the packets for which a policy's rules decided so."""
+
+    policy: str
+    direction: Direction
+    action: Literal["Accept", "Deny"]
+
+    @property
+    def name(self) -> str:
+        """The counter's name."""
+        return hashlib.sha256(" ".join(self).encode()).hexdigest()[:24]
 
 
 def constant(number: int) -> bytes:
@@ -70,6 +90,11 @@ def constant(number: int) -> bytes:
 def packed(family: Family, address: str) -> bytes:
     """Return an address as it is in a packet."""
     return socket.inet_pton(_AF[family], address)
+
+
+def bytes_of(one: Address) -> bytes:
+    """Return an address as it is in a packet."""
+    return one.value.to_bytes(_BYTES[one.family], "big")
 
 
 def family_of(text: str) -> Family:
@@ -101,12 +126,14 @@ def intervals(family: Family, ranges: Iterable[Range]) -> Iterator[bytes]:
 
 
 def rule_set_chains(name: str, spec: RuleSetSpec, terms: Terms) -> Chains:
-    """Return a RuleSet's chains; none for a way that it has no rule for, and none for one in which a rule passes on."""
+    """Return a RuleSet's chains; none for a way that it has no rule for, and no rules for one in which a rule passes on."""
     made: Chains = {}
     for direction, way in WAYS.items():
         rules = [rule for rule in spec.rules if rule.direction == direction]
+        if _is_logged(spec, direction, terms):
+            made[_denied(name, direction)] = _logged(f"{name}-{way}")
         if rules and not _passes(spec, direction):
-            made |= _chains(f"{name}-{way}", rules, terms, "")
+            made |= _chains(f"{name}-{way}", rules, terms, _verdicts(name, spec, direction, terms, ""))
     return made
 
 
@@ -127,32 +154,46 @@ def _list_chains(direction: Direction, names: Sequence[str], specs: Mapping[str,
     chain = list_name(names, direction)
     made: Chains = {}
     admin, rest, after = list[bytes](), list[bytes](), f"{chain}-rest"
-    isolated = any(direction in specs[name].isolates for name in names)
+    isolating = isolators(names, specs, direction)
     for number, name in enumerate(names):
         spec = specs[name]
         rules = [rule for rule in spec.rules if rule.direction == direction]
         lead = nf.rule(nf.verdict(nf.JUMP, f"{name}-{WAYS[direction]}"))
         if not rules:
             continue
+        own = f"{chain}-{number}"  # where it passes, what follows depends on the list: its rules are the list's own
         if spec.tier == "Admin":
-            if _passes(spec, direction):  # what follows depends on the list, so the rules are its own
-                own = _chains(f"{chain}-{number}", rules, terms, after)
-                admin.extend(own.pop(f"{chain}-{number}"))
-                made |= own
+            if _passes(spec, direction):
+                written = _chains(own, rules, terms, _verdicts(name, spec, direction, terms, after))
+                admin.extend(written.pop(own))
+                made |= written
             else:
                 admin.append(lead)
-        elif spec.tier == ("Namespace" if isolated else "Baseline"):
+        elif spec.tier == ("Namespace" if isolating else "Baseline"):
             if _passes(spec, direction):
-                own = _chains(f"{chain}-{number}", rules, terms, f"{chain}-end")
-                made |= {f"{chain}-end": ACCEPT} | own
-                lead = nf.rule(nf.verdict(nf.JUMP, f"{chain}-{number}"))
+                made[f"{chain}-end"] = ACCEPT
+                made |= _chains(own, rules, terms, _verdicts(name, spec, direction, terms, f"{chain}-end"))
+                lead = nf.rule(nf.verdict(nf.JUMP, own))
             rest.append(lead)
-    rest.extend(CLOSED if isolated else ACCEPT)
+    if isolating:
+        verdict = nf.verdict(nf.DROP)
+        if terms.logs and any(specs[name].log for name in isolating):
+            made[f"{chain}-denied"] = _logged(chain)
+            verdict = nf.verdict(nf.GOTO, f"{chain}-denied")
+        denying = (Counted(policy, direction, "Deny") for name in isolating for policy in specs[name].policies)
+        rest.append(nf.rule(*_counted(denying, terms), verdict))
+    else:
+        rest.extend(ACCEPT)
     if any(_passes(specs[name], direction) for name in names if specs[name].tier == "Admin"):
         made[after] = tuple(rest)
         rest = [nf.rule(nf.verdict(nf.GOTO, after))]
     made[chain] = (*admin, *rest)
     return made
+
+
+def isolators(names: Iterable[str], specs: Mapping[str, RuleSetSpec], direction: Direction) -> list[str]:
+    """Return the RuleSets of a list by which nothing passes that none of its rules accepts."""
+    return [name for name in names if direction in specs[name].isolates]
 
 
 def passes(spec: RuleSetSpec) -> bool:
@@ -164,18 +205,19 @@ def _passes(spec: RuleSetSpec, direction: Direction) -> bool:
     return any(rule.action == "Pass" and rule.direction == direction for rule in spec.rules)
 
 
-def _chains(chain: str, rules: Sequence[Rule], terms: Terms, after: str) -> Chains:
-    """Return the chain of these rules, and those that it leads to; what passes goes on in `after`."""
+def _verdicts(name: str, spec: RuleSetSpec, direction: Direction, terms: Terms, after: str) -> Mapping[Action, bytes]:
+    """Return what a RuleSet's rules do; what passes goes on in `after`."""
+    logged = _is_logged(spec, direction, terms)
+    denies = nf.verdict(nf.GOTO, _denied(name, direction)) if logged else nf.verdict(nf.DROP)
+    return {"Accept": nf.verdict(nf.ACCEPT), "Deny": denies, "Pass": nf.verdict(nf.GOTO, after)}
+
+
+def _chains(chain: str, rules: Sequence[Rule], terms: Terms, verdicts: Mapping[Action, bytes]) -> Chains:
+    """Return the chain of these rules, and those that it leads to."""
     made: Chains = {}
     written = list[bytes]()
     for number, rule in enumerate(rules):
-        match rule.action:
-            case "Accept":
-                verdict = nf.verdict(nf.ACCEPT)
-            case "Deny":
-                verdict = nf.verdict(nf.DROP)
-            case "Pass":
-                verdict = nf.verdict(nf.GOTO, after)
+        verdict = b"".join(_counted(_counters(rule), terms)) + verdicts[rule.action]
         peers, ports = list(_peers(rule, terms)), list(_ports(rule.ports))
         said = rule.sources[0] if rule.sources else ""
         if len(peers) * len(ports) > len(peers) + len(ports):
@@ -184,6 +226,40 @@ def _chains(chain: str, rules: Sequence[Rule], terms: Terms, after: str) -> Chai
             ports, verdict = [b""], nf.verdict(nf.JUMP, within)
         written.extend(nf.rule(peer, port, verdict, comment=said) for peer in peers for port in ports)
     return {chain: tuple(written)} | made
+
+
+# --- denials that are logged, and what is counted
+
+
+def _is_logged(spec: RuleSetSpec, direction: Direction, terms: Terms) -> bool:
+    return terms.logs and spec.log and any(rule.action == "Deny" and rule.direction == direction for rule in spec.rules)
+
+
+def _denied(name: str, direction: Direction) -> str:
+    return f"{name}-{WAYS[direction]}-denied"
+
+
+def _logged(said: str) -> tuple[bytes, ...]:
+    """Return a chain that denies, and says so; a limit decides about what is said alone."""
+    log = nf.rule(nf.limit(LOG_RATE, LOG_BURST), nf.log(LOG_GROUP, said, LOG_LENGTH))
+    return log, nf.rule(nf.verdict(nf.DROP))
+
+
+def counted(spec: RuleSetSpec) -> frozenset[Counted]:
+    """Return what is counted of a RuleSet."""
+    by_rules = {one for rule in spec.rules for one in _counters(rule)}
+    return frozenset(by_rules.union(Counted(one, way, "Deny") for way in spec.isolates for one in spec.policies))
+
+
+def _counters(rule: Rule) -> Iterator[Counted]:
+    """Yield what counts a rule's packets: one counter for each policy that says it. What passes on isn't decided yet."""
+    if rule.action != "Pass":
+        for policy in dict.fromkeys(" ".join(source.split(" ", 2)[:2]) for source in rule.sources):
+            yield Counted(policy, rule.direction, rule.action)
+
+
+def _counted(counters: Iterable[Counted], terms: Terms) -> list[bytes]:
+    return [nf.counted(one.name) for one in counters] if terms.counts else []
 
 
 def _peers(rule: Rule, terms: Terms) -> Iterator[bytes]:
@@ -232,29 +308,46 @@ def _carries(protocol: int) -> bytes:
 # --- what is always there
 
 
-def prepare(batch: nf.Batch) -> None:
-    """Make the table anew: its sets, and its base chains with their rules, which close every interface of ours."""
-    batch.table(anew=True)
+def prepare(batch: nf.Batch, there: nf.Contents | None) -> None:
+    """Make the table: its sets, and its base chains with their rules, which close every interface of ours.
+
+    Of a table that is there nothing stays but the base chains: of two chains at one hook a packet would be asked by one as
+    it was and by the other as it is.
+    """
+    chains = dict(_base_chains())
+    if there is None or not chains.keys() <= set(there.chains):
+        batch.table(anew=True)
+    else:
+        batch.flush_all()
+        for name in there.sets:
+            batch.delete_set(name)
+        for name in there.chains:
+            if name not in chains:
+                batch.delete_chain(name)
+        for name in there.counters:
+            batch.delete_counter(name)
     batch.set(MACS, (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
-    for family in _FAMILIES:
+    for family in FAMILIES:
         batch.set(PEERS[family], (nf.IPV4_ADDRESS, _ADDRESS[family]), 4 + _BYTES[family])  # nft has no plain number
         batch.set(HERE[family], (nf.IFNAME, _ADDRESS[family]), 16 + _BYTES[family])
         batch.set(LOCAL[family], (_ADDRESS[family],), _BYTES[family])
     for way in WAYS.values():
         batch.set(way, (nf.IFNAME,), 16, nf.MAP)
-    chains: dict[str, tuple[tuple[int, int] | None, tuple[bytes, ...]]] = {
-        "outside": (None, tuple(_outside())),
-        "discovery": (None, tuple(_discovery())),
-        "addresses": (None, tuple(_addresses())),
-        "spoofing": ((nf.PREROUTING, _RAW), tuple(_spoofing())),
-        "from-pods": ((nf.FORWARD, _FROM), tuple(_forwarded("Egress"))),
-        "from-pods-here": ((nf.INPUT, _FROM), tuple(_from_pods_here())),
-        "to-pods": ((nf.FORWARD, _TO), tuple(_forwarded("Ingress"))),
-    }
     for name, (hook, _) in chains.items():
         batch.chain(name, hook)
     for name, (_, rules) in chains.items():
         batch.rules(name, rules)
+
+
+def _base_chains() -> Iterator[tuple[str, tuple[tuple[int, int] | None, tuple[bytes, ...]]]]:
+    """Yield the chains that are always there, by name: hook and priority, and rules."""
+    yield "outside", (None, tuple(_outside()))
+    yield "discovery", (None, tuple(_discovery()))
+    yield "addresses", (None, tuple(_addresses()))
+    yield "spoofing", ((nf.PREROUTING, _RAW), tuple(_spoofing()))
+    yield "from-pods", ((nf.FORWARD, _FROM), tuple(_forwarded("Egress")))
+    yield "from-pods-here", ((nf.INPUT, _FROM), tuple(_from_pods_here()))
+    yield "to-pods", ((nf.FORWARD, _TO), tuple(_forwarded("Ingress")))
 
 
 def ranges_set(batch: nf.Batch, name: str, family: Family) -> None:
@@ -273,7 +366,7 @@ def _spoofing() -> Iterator[bytes]:
 def _outside() -> Iterator[bytes]:
     """What comes from elsewhere has no address of a pod here; what the node says to itself may be anything."""
     yield nf.rule(nf.meta(nf.IIFNAME), nf.compare(nf.ifname("lo")), nf.verdict(nf.ACCEPT))
-    for family in _FAMILIES:
+    for family in FAMILIES:
         source = nf.payload(nf.NETWORK, _SOURCE[family], _BYTES[family])
         yield nf.rule(_is(family), source, nf.member(LOCAL[family]), nf.verdict(nf.DROP))
 
@@ -281,7 +374,7 @@ def _outside() -> Iterator[bytes]:
 def _addresses() -> Iterator[bytes]:
     """A pod sends from its own addresses, and what neighbour discovery needs; it is no router."""
     yield nf.rule(_icmpv6((_ADVERTISEMENT, _ADVERTISEMENT)), nf.verdict(nf.DROP))
-    for family in _FAMILIES:
+    for family in FAMILIES:
         source = nf.payload(nf.NETWORK, _SOURCE[family], _BYTES[family], _REGISTER_5)
         yield nf.rule(_is(family), nf.meta(nf.IIFNAME), source, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
     link_local = nf.payload(nf.NETWORK, _SOURCE[6], 2), nf.masked(b"\xff\xc0"), nf.compare(b"\xfe\x80")
@@ -301,7 +394,7 @@ def _forwarded(direction: Direction) -> Iterator[bytes]:
     if direction == "Ingress":
         group, name, there = nf.OIFGROUP, nf.OIFNAME, _SOURCE
     yield from _connections(group)
-    for family in _FAMILIES:
+    for family in FAMILIES:
         other = nf.payload(nf.NETWORK, there[family], _BYTES[family], _REGISTER_5)
         yield nf.rule(_is(family), nf.meta(name), other, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
     yield nf.rule(nf.meta(name), nf.verdict_of(WAYS[direction]))

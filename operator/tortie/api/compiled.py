@@ -41,6 +41,7 @@ class RuleSetSpec(Lean, frozen=True, omit_defaults=True):
     Attributes:
         priority: Of a ClusterNetworkPolicy, lower first.
         isolates: The directions in which a NetworkPolicy lets nothing pass that no rule accepts.
+        log: Whether what is denied by it is logged.
     """
 
     tier: Tier
@@ -48,6 +49,7 @@ class RuleSetSpec(Lean, frozen=True, omit_defaults=True):
     isolates: tuple[Direction, ...] = ()
     rules: tuple[Rule, ...] = ()
     policies: tuple[str, ...] = ()
+    log: bool = False
 
 
 class CompiledMetadata(Metadata, frozen=True):

@@ -60,6 +60,9 @@ class RuleSetSpec(Model):
     policies: Annotated[
         tuple[Source, ...], Field(max_length=MAX_SOURCES, description="The policies that it stands for; the first ones.")
     ] = ()
+    log: Annotated[
+        bool, Field(description="Whether what is denied by it is logged (annotation tortie.dev/log-denials of a policy).")
+    ] = False
 
 
 class RuleSet(Resource):
