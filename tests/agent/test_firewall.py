@@ -2,26 +2,26 @@
 
 import asyncio
 import errno
+import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
 from tests.agent.namespaces import needs_root, run
-from tests.agent.packets import Net, Place, Probe, inside, net
+from tests.agent.packets import Probe, inside
+from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
-from tests.policy.compiling import Objects
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.firewall import Firewall, Kernel, remove_table
 from tortie.agent.gate import Gate
 from tortie.api.compiled import (
-    AddressSetSpec,
-    Endpoint,
-    EndpointGroup,
-    NodePolicySpec,
     Port,
     Rule,
     RuleSetSpec,
@@ -29,55 +29,8 @@ from tortie.api.compiled import (
 from tortie.policy.view import Changes
 
 pytestmark = needs_root
-A, B, C = ("10.0.1.1", "fd00::1:1"), ("10.0.1.2", "fd00::1:2"), ("10.0.2.1", "fd00::2:1")
-OUTSIDE = ("8.8.8.8", "2001:db8::8")
 SEES_ALL = RuleSetSpec("Namespace", isolates=("Ingress", "Egress"))
 PATIENCE = 10.0  # seconds that only a broken program needs
-
-
-@pytest.fixture
-def three() -> Iterator["Three"]:
-    with net(3) as made:
-        made.lead(0, ("10.0.1.0/24", "fd00::1:0/112"))
-        made.lead(1, ("10.0.2.0/24", "fd00::2:0/112"))
-        with made.outside.has(OUTSIDE):
-            yield Three(made)
-
-
-class Three:
-    """Pods a and b on the first node, c on the second, as the compiled objects say; everybody open at first."""
-
-    def __init__(self, net: Net) -> None:
-        self.net, self._number = net, 0
-        self.enforce({})
-        self.hosts = {}
-        self.places: dict[str, Place] = {}
-        for name, node, addresses in (("a", 0, A), ("b", 0, B), ("c", 1, C)):
-            namespace = net.free.pop()
-            self.hosts[name] = net.nodes[node].attach(namespace, name, addresses)
-            self.places |= dict.fromkeys(addresses, net.places[namespace])
-        for number, one in enumerate(net.nodes):
-            self.places |= dict.fromkeys((f"192.168.10{number}.2", f"fd0f:{number}::2"), net.places[one.namespace])
-        self.places |= dict.fromkeys(OUTSIDE, net.outside)
-
-    def enforce(
-        self, rule_sets: dict[str, RuleSetSpec], lists: dict[str, tuple[str, ...]] | None = None, **sets: tuple[str, ...]
-    ) -> None:
-        """Let these RuleSets hold, for each pod those of its list; sets by name."""
-        objects = Objects()
-        self._number += 1
-        objects.rule_sets = rule_sets
-        objects.address_sets = {f"{name}-0": AddressSetSpec(name, 0, addresses, 1) for name, addresses in sets.items()}
-        for node, names in (("n1", "ab"), ("n2", "c")):
-            groups = [EndpointGroup((Endpoint("ns", name, name),), (lists or {}).get(name, ())) for name in names]
-            objects.node_policies[node] = NodePolicySpec(tuple(groups))
-        for one in self.net.nodes:
-            one.enforce(objects, self._number)
-
-    def passes(self, source: str, target: str, protocol: str = "TCP", port: int = 80, *, really: str = "") -> bool:
-        """Whether a packet arrives; `really` is who sends it."""
-        probe = Probe(source, target, protocol, port)
-        return self.net.exchange([(self.places[really or source], probe)])[probe] == [self.places[target]]
 
 
 CLOSED = {"closed": SEES_ALL}
@@ -291,6 +244,70 @@ def test_an_agent_that_starts_leaves_nothing_open(three: Three) -> None:
     node.view = type(node.view)()
     three.enforce(only_from("s"), {"a": ("r",), "b": ("r",)}, s=C[:1])
     assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+
+
+# What was done to the table since it was made, apart from rules that are gone.
+STRANGE = {
+    "what others added": (
+        "add chain inet tortie others",
+        "add set inet tortie more { type ipv4_addr; }",
+        "add counter inet tortie c",
+    ),
+    "a base chain of another kind": ("delete chain inet tortie to-pods", "add chain inet tortie to-pods"),
+    "a base chain that is missing": ("delete chain inet tortie from-pods-here",),
+    "a set of another kind": ("delete set inet tortie peers4", "add set inet tortie peers4 { type ipv4_addr; }"),
+}
+
+
+@pytest.mark.parametrize("row", STRANGE)
+def test_whatever_the_table_has_it_is_replaced(three: Three, row: str) -> None:
+    node = three.net.nodes[0]
+    three.enforce(only_from("s", "ranges"), {"a": ("r",)}, s=C[:1], ranges=("192.0.2.0/24", "2001:db8::/32"))
+    listed = ["nft", "-j", "list", "table", "inet", "tortie"]
+    before = names_in(json.loads(run(listed, node.namespace)))
+    run(["nft", "; ".join(("flush table inet tortie", *STRANGE[row]))], node.namespace)
+    node.firewall.mend()
+    assert names_in(json.loads(run(listed, node.namespace))) == before
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+
+
+def names_in(table: dict[str, Any]) -> dict[str, list[str]]:
+    """Return what a table has, by kind."""
+    found: dict[str, list[str]] = {}
+    for entry in table["nftables"]:
+        for kind, one in entry.items():
+            found.setdefault(kind, []).append(one.get("name", ""))
+    return {kind: sorted(names) for kind, names in found.items() if kind != "metainfo"}
+
+
+def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
+    """The base chains stay: no packet is asked by one as it was and by another as it is."""
+    node = three.net.nodes[0]
+    any_port = RuleSetSpec("Namespace", isolates=("Ingress",), rules=(Rule("Ingress", "Accept", ("s",)),))
+    three.enforce({"r": any_port}, {"a": ("r",)}, s=C[:1])
+    listed = ["sh", "-c", "nft -a list chains inet | grep -A1 'chain .*handle' | grep -B1 hook"]
+    before = run(listed, node.namespace)
+    assert before.count("hook") == 4
+    sources = B[0], C[0]
+    probes = [(three.places[one], Probe(one, A[0], "UDP", 1000 + n)) for n in range(100) for one in sources]
+    stop = threading.Event()
+
+    def replace() -> int:
+        times = 0
+        while not stop.is_set():
+            node.firewall.program()
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(1) as threads:
+        replacing = threads.submit(replace)
+        try:
+            arrived = Counter(probe.source for _ in range(20) for probe, places in three.net.exchange(probes).items() if places)
+        finally:
+            stop.set()
+    assert replacing.result() > 10
+    assert run(listed, node.namespace) == before
+    assert arrived == {C[0]: 2000}
 
 
 # What somebody does by hand; each is said by the kernel, whatever it is.

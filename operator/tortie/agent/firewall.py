@@ -21,8 +21,9 @@ from tortie.agent.cuts import Cuts
 from tortie.agent.desired import Desired, Owner, Pod, Work
 from tortie.agent.drift import Drift
 from tortie.agent.netlink import Closing, Netlink
+from tortie.agent.nflog import PacketLog
 from tortie.agent.nfnetlink import Batch, Refused, Socket
-from tortie.agent.rules import FAMILIES, HERE, LOCAL, MACS, PEERS, TABLE, WAYS, Chains, Counted
+from tortie.agent.rules import FAMILIES, HERE, LOCAL, LOG_GROUP, LOG_LENGTH, MACS, PEERS, TABLE, WAYS, Chains, Counted
 from tortie.api.compiled import Direction
 from tortie.policy.view import Changes, Names
 
@@ -35,11 +36,20 @@ class Kernel(Closing):
     def __init__(self) -> None:
         self.tables, self.connections, self.links = Socket(), Connections(), Netlink()
         self.drift = Drift(TABLE, self.tables.port)
+        self.log: PacketLog | None = None
+        try:
+            self.log = PacketLog(LOG_GROUP, LOG_LENGTH)
+        except OSError as error:
+            _log.error(
+                "denials can't be logged: %s; has the kernel nfnetlink_log, and does nobody else listen to its group %d?",
+                error, LOG_GROUP,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Close it all."""
-        for one in (self.tables, self.connections, self.links, self.drift):
-            one.close()
+        for one in (self.tables, self.connections, self.links, self.drift, self.log):
+            if one is not None:
+                one.close()
 
 
 class NotEnforced(Exception):
@@ -51,13 +61,12 @@ class Firewall:
 
     Args:
         kernel: Where the table is.
-        logs: Whether denials are logged where policies ask for it: the kernel can.
         counts: Whether policies' packets are counted.
     """
 
-    def __init__(self, kernel: Kernel, *, logs: bool = True, counts: bool = False) -> None:
+    def __init__(self, kernel: Kernel, *, counts: bool = False) -> None:
         self._kernel = kernel
-        self._desired = Desired(logs=logs, counts=counts)
+        self._desired = Desired(logs=kernel.log is not None, counts=counts)
         self._cuts = Cuts(self._desired)
         self._counts = counts
         # What the kernel has, as far as it isn't said by the above.

@@ -21,9 +21,10 @@ from tortie.agent.firewall import Firewall, NotEnforced
 from tortie.agent.ledger import Link
 from tortie.agent.metrics import CUT, DRIFTS
 from tortie.agent.policies import NOTHING
-from tortie.agent.rules import TABLE
+from tortie.agent.rules import TABLE, Counted
 from tortie.agent.settings import Policy
 from tortie.agent.wire import pod_mac
+from tortie.api.compiled import Direction
 from tortie.policy.view import Changes
 
 _log = logging.getLogger(__name__)
@@ -31,10 +32,30 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Seconds until what was connected with a pod that is gone is ended: long before its address, which rests, is another's.
 SWEEP = 5.0
+# Seconds between two looks at policies' counters.
+COUNT = 5.0
 
 
 class Closed(Exception):
     """A pod can't start now; the message says what is missing, and what to look at."""
+
+
+class Tally:
+    """What counters have counted, also those that began anew with another table."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[Counted, tuple[int, int]] = {}
+        self.total: dict[Counted, tuple[int, int]] = {}
+
+    def take(self, read: Mapping[Counted, tuple[int, int]]) -> None:
+        """Take what counters say now; one that is no more is forgotten."""
+        total = dict[Counted, tuple[int, int]]()
+        for one, (packets, octets) in read.items():
+            before, counted = self._last.get(one, (0, 0)), self.total.get(one, (0, 0))
+            if packets < before[0] or octets < before[1]:
+                before = 0, 0
+            total[one] = counted[0] + packets - before[0], counted[1] + octets - before[1]
+        self._last, self.total = read, total
 
 
 class Gate:
@@ -60,6 +81,7 @@ class Gate:
         self._sweeping: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "firewall")
+        self._counter = Tally()
 
     def close(self) -> None:
         """End the thread."""
@@ -179,6 +201,24 @@ class Gate:
                 self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._start_sweep)
         except NotEnforced as error:
             _log.error("%s: its rules can't be removed: %s", host, error)
+
+    async def denied_by(self, chain: str) -> tuple[Direction | None, tuple[str, ...]]:
+        """Return which way, and by which policies, a chain denies."""
+        return await self._do(self._firewall.denied_by, chain)
+
+    async def count(self) -> None:
+        """Read the policies' counters from time to time, for ever."""
+        while True:
+            try:
+                self._counter.take(await self._do(self._firewall.counters))
+            except OSError as error:
+                _log.warning("policies' counters can't be read: %s; tried again in %g s", error, COUNT)
+            await asyncio.sleep(COUNT)
+
+    @property
+    def counted(self) -> Mapping[Counted, tuple[int, int]]:
+        """Packets and bytes for which policies decided."""
+        return self._counter.total
 
     def covers(self, known: Collection[str]) -> bool:
         """Whether nothing that runs is closed if only these pods are known."""

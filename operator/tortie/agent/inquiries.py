@@ -1,8 +1,9 @@
 """What a person asks an agent through its socket (`tortie ask`, by exec in its pod): how it is, and to free a leaked address.
 
 One connection is one question, as with the plugin (`tortie.agent.door`): `{"question": "report"}`, or
-`{"question": "release", "address": …, "epoch": …, "sequence": …}`; the answer is `{"result": …}` or `{"error": {"msg": …}}`.
-All addresses of a link are freed together, so the result of `release` lists each, with its sequence.
+`{"question": "release", "address": …, "epoch": …, "sequence": …}`: all addresses of a link are freed together, so the result
+lists each, with its sequence. Or `{"question": "denials", "epoch": …, "number": …, "seconds": …}`: answered with the first
+denial behind that number, or after so many seconds. The answer is `{"result": …}` or `{"error": {"msg": …}}`.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any
 
 from tortie import __version__
 from tortie.addressing.allocator import OwnBlock, address
+from tortie.agent.denials import Denials, NotLogged
 from tortie.agent.ledger import Entry, Ledger, NotReclaimed
 from tortie.agent.node import NodeWatch
 from tortie.agent.routes import Route, read_routes
@@ -19,6 +21,7 @@ from tortie.agent.service import Service
 from tortie.agent.wire import Wire
 
 Question = dict[str, Any]
+_LONGEST = 60.0  # seconds that a question for denials waits at most
 
 
 def question(data: bytes) -> Question | None:
@@ -35,9 +38,12 @@ def question(data: bytes) -> Question | None:
 class Inquiries:
     """Answers questions about one agent."""
 
-    def __init__(self, name: str, ledger: Ledger, wire: Wire, node: NodeWatch, service: Service) -> None:
+    def __init__(self, name: str, ledger: Ledger, wire: Wire, node: NodeWatch, service: Service, *, denials: Denials) -> None:
         self._name, self._ledger, self._wire, self._node, self._service = name, ledger, wire, node, service
-        self._known: dict[str, Callable[[Question], Awaitable[Any]]] = {"report": self._report, "release": self._release}
+        self._denials = denials
+        self._known: dict[str, Callable[[Question], Awaitable[Any]]] = {
+            "report": self._report, "release": self._release, "denials": self._denied,
+        }  # fmt: skip
 
     async def answer(self, asked: Question) -> dict[str, Any]:
         """Return the answer; never raises for what a question can be."""
@@ -48,7 +54,7 @@ class Inquiries:
             return {"result": await known(asked)}
         except (KeyError, TypeError, ValueError) as error:
             return _error(f"{asked['question']}: {error!r} is missing or wrong; are tortiectl and agent of one version?")
-        except NotReclaimed as error:
+        except (NotReclaimed, NotLogged) as error:
             return _error(str(error))
 
     async def _report(self, _asked: Question) -> dict[str, Any]:
@@ -71,6 +77,9 @@ class Inquiries:
                 *([why] if ledger.lost and ledger.is_writable else []),
             ],
         }
+
+    async def _denied(self, asked: Question) -> dict[str, Any]:
+        return await self._denials.after(str(asked["epoch"]), int(asked["number"]), min(float(asked["seconds"]), _LONGEST))
 
     async def _release(self, asked: Question) -> dict[str, Any]:
         one, epoch, sequence = address(asked["address"]), str(asked["epoch"]), int(asked["sequence"])

@@ -133,6 +133,12 @@ class Ledger:
         """Return what a link has, nothing if it is unknown."""
         return self._links.get(host, ())
 
+    def pod_at(self, text: str) -> str | None:
+        """Return the pod that has an address, as namespace/name."""
+        every = (entry for entries in self.links() for entry in entries)
+        found = next((entry.link for entry in every if str(entry.address) == text), None)
+        return f"{found.namespace}/{found.pod}" if found and found.pod else None
+
     def entries_of(self, block: OwnBlock) -> list[Entry]:
         """Return what is in use of a block, by address."""
         every = (entry for entries in self._links.values() for entry in entries)

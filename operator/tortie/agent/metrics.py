@@ -63,6 +63,23 @@ def _rule_sets(parts: Parts) -> Values:
     return {("true",): parts.gate.rule_sets - parts.gate.refused, ("false",): parts.gate.refused}
 
 
+def _counted(parts: Parts, which: int) -> Values:
+    return {tuple(one): numbers[which] for one, numbers in parts.gate.counted.items()}
+
+
+_DECIDED = "that a policy's rules accepted or denied, of an accepted connection the first one's; with agent.policyCounters."
+
+
+@METRICS.read_counter("tortie_agent_policy_packets_total", f"Packets {_DECIDED}", ("policy", "direction", "action"))
+def _packets(parts: Parts) -> Values:
+    return _counted(parts, 0)
+
+
+@METRICS.read_counter("tortie_agent_policy_bytes_total", f"Bytes {_DECIDED}", ("policy", "direction", "action"))
+def _bytes(parts: Parts) -> Values:
+    return _counted(parts, 1)
+
+
 @METRICS.gauge("tortie_agent_addresses_in_use", "Addresses on record.")
 def _used(parts: Parts) -> Values:
     return {(): len(parts.ledger)}

@@ -18,6 +18,7 @@ from tortie.agent.blocks import OwnBlocks
 from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
+from tortie.agent.denials import Denials
 from tortie.agent.detection import detect, source
 from tortie.agent.firewall import Firewall, Kernel, NotEnforced
 from tortie.agent.gate import Gate
@@ -153,7 +154,7 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ke
         kept = Kept(settings.policies)
     except NotDurable as error:
         _log.error("policies can't be kept for a start without an API server: %s", error)
-    with Kernel() as kernel, closing(Gate(Firewall(kernel), settings.policy_gate, settings.policy_gate_exempt)) as gate:
+    with Kernel() as kernel, closing(_gate(kernel, settings)) as gate:
         links = ((entries[0].link, [entry.address for entry in entries]) for entries in ledger.links())
         try:
             await gate.begin(links)
@@ -164,6 +165,11 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ke
         finally:
             if kept is not None:
                 await kept.close()
+
+
+def _gate(kernel: Kernel, settings: Settings) -> Gate:
+    firewall = Firewall(kernel, counts=settings.policy_counters)
+    return Gate(firewall, settings.policy_gate, settings.policy_gate_exempt)
 
 
 class Here(NamedTuple):
@@ -184,6 +190,7 @@ class Agent:
         self._settings, self._ledger = settings, here.ledger
         ledger, wire, gate = here.ledger, here.wire, here.gate
         self._drift = here.kernel.drift
+        self.denials = Denials(here.kernel.log, gate.denied_by, ledger.pod_at)
         self.queue = Queue(settings.deferred)
         self.knowledge = Knowledge(client, settings.node, ledger)
         self.demand, self.firewall = Demand(ledger, self._look), foreign.Watch(self._look)
@@ -209,7 +216,7 @@ class Agent:
         self.policies.settled = gate.settled
         self.policies.covers = gate.covers
         gate.knows, gate.confirmed = self.policies.knows, self.policies.confirmed
-        self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service)
+        self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service, denials=self.denials)
         self.knowledge.on_pools = self.service.news
         ledger.changed = self.publisher.mark_address
         self._parts = metrics.Parts(
@@ -231,6 +238,9 @@ class Agent:
                 tasks.create_task(_play_forever(self.queue, self.service))
                 tasks.create_task(self.firewall.run())
                 tasks.create_task(self._drift.run(self.gate.mend))
+                tasks.create_task(self.denials.run())
+                if self._settings.policy_counters:
+                    tasks.create_task(self.gate.count())
                 tasks.create_task(_probe_forever(self._ledger, self.service))
                 await asyncio.to_thread(_install, self._settings)
                 _log.info("ready: %d addresses in use, %d blocks", len(self._ledger), len(self._ledger.allocator.blocks))

@@ -34,6 +34,7 @@ class Settings:
         policy_gate: Whether a pod waits, up to 60 s, until it is known which policies hold for it (Closed), or starts at once
             and is unprotected until then (Open). Default Closed.
         policy_gate_exempt: Namespaces whose pods start at once whatever `policy_gate` says. Default (): none.
+        policy_counters: Whether packets and bytes are counted for each policy, as metrics. Default False.
     """
 
     node: str
@@ -51,6 +52,7 @@ class Settings:
     metrics_address: str = ""
     policy_gate: Policy = "Closed"
     policy_gate_exempt: tuple[str, ...] = ()
+    policy_counters: bool = False
 
     @property
     def socket(self) -> Path:

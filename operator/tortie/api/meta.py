@@ -13,6 +13,8 @@ from pydantic.alias_generators import to_camel
 GROUP = "tortie.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+# Of a policy, or of a namespace for all its NetworkPolicies: "true" lets nodes log what is denied by it.
+LOG_DENIALS = f"{GROUP}/log-denials"
 
 # Long enough for any object name (RFC 1123 subdomain) and any CIDR in text (39 characters, a slash, three digits).
 NAME_MAX = 253

@@ -6,6 +6,7 @@ import msgspec
 
 from tortie.api import lean
 from tortie.api.lean import Condition, Lean, Metadata
+from tortie.api.meta import LOG_DENIALS
 
 
 class Requirement(Lean, frozen=True):
@@ -69,10 +70,34 @@ class NetworkPolicySpec(Lean, frozen=True):
     policy_types: tuple[str, ...] | None = None
 
 
+class LogAnnotations(Lean, frozen=True):
+    """The annotation of a policy, or of a namespace for its NetworkPolicies, that asks for what is denied to be logged."""
+
+    log_denials: str = msgspec.field(default="", name=LOG_DENIALS)
+
+
+class PolicyMetadata(Metadata, frozen=True):
+    """The part of a policy's metadata that counts."""
+
+    annotations: LogAnnotations = LogAnnotations()
+
+
+class NamespaceMetadata(lean.LabelledMetadata, frozen=True):
+    """The part of a Namespace's metadata that policies look at."""
+
+    annotations: LogAnnotations = LogAnnotations()
+
+
+class Namespace(Lean, frozen=True):
+    """A Namespace."""
+
+    metadata: NamespaceMetadata
+
+
 class NetworkPolicy(Lean, frozen=True):
     """A NetworkPolicy (networking.k8s.io/v1)."""
 
-    metadata: Metadata
+    metadata: PolicyMetadata
     spec: NetworkPolicySpec = NetworkPolicySpec()
 
 
@@ -139,7 +164,7 @@ class ClusterNetworkPolicySpec(Lean, frozen=True):
     egress: tuple[ClusterRule, ...] = ()
 
 
-class ClusterMetadata(Metadata, frozen=True):
+class ClusterMetadata(PolicyMetadata, frozen=True):
     """The part of metadata that tells which form of the policy a condition speaks of."""
 
     generation: int = 0

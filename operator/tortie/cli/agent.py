@@ -55,6 +55,7 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option(
     "--policy-gate-exempt", callback=_names, help="Namespaces, by commas, whose pods never wait for that. Default: none."
 )
+@click.option("--policy-counters", is_flag=True, default=None, help="Count each policy's packets, as metrics. Default: no.")
 @click.option("--log-level", default="INFO", type=LOG_LEVEL, help="The least severity that is logged. Default: INFO.")
 @click.option("--log-format", default="text", type=LOG_FORMAT, help="json: one object a line, for programs. Default: text.")
 def command(log_level: str, log_format: str, address_detection: str, address_detection6: str, **options: Any) -> None:

@@ -39,11 +39,22 @@ def release(address: str, epoch: str, sequence: int, run: Path) -> None:
     click.echo(json.dumps(_ask(run, question="release", address=address, epoch=epoch, sequence=sequence)))
 
 
-def _ask(run: Path, **question: Any) -> Any:
+@command.command()
+@click.option("--epoch", default="", help="Which agent's numbers are meant; with another one all that is kept is new.")
+@click.option("--number", default=0, help="The last denial that is known.")
+@click.option("--seconds", default=0.0, help="How long to wait for the next one.")
+@RUN
+def denials(epoch: str, number: int, seconds: float, run: Path) -> None:
+    """Say what was denied lately, where a policy asks for that to be logged."""
+    answer = _ask(run, seconds + _PATIENCE, question="denials", epoch=epoch, number=number, seconds=seconds)
+    click.echo(json.dumps(answer))
+
+
+def _ask(run: Path, patience: float = _PATIENCE, **question: Any) -> Any:
     path = run / "agent.sock"
     try:
         with socket.socket(socket.AF_UNIX) as asked:
-            asked.settimeout(_PATIENCE)
+            asked.settimeout(patience)
             asked.connect(str(path))
             asked.sendall(json.dumps(question).encode())
             asked.shutdown(socket.SHUT_WR)

@@ -25,7 +25,7 @@ from tortie.kube.stream import Stream
 from tortie.kube.writer import Writer, WriterSettings
 from tortie.policy import facts
 from tortie.policy.compiler import Compiler
-from tortie.policy.policies import Policy, cluster_network_policy, network_policy
+from tortie.policy.policies import Policy, cluster_network_policy, logs, network_policy
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Policies:
         self._conditions = Writer(holds, self._condition_done, 4, settings=WriterSettings(retry=True))
         self._network = Stream(client, NETWORK_POLICIES.path(), policy_input.NetworkPolicy, self._on_network_policy)
         self._cluster = OptionalKind(client, CLUSTER_POLICIES, policy_input.ClusterNetworkPolicy, self._on_cluster_policy)
-        self._namespaces = Stream(client, NAMESPACES.path(), lean.Labelled, self._on_namespace)
+        self._namespaces = Stream(client, NAMESPACES.path(), policy_input.Namespace, self._on_namespace)
         self.streams: tuple[Stream[Any], ...] = (
             self._namespaces,
             self._network,
@@ -160,10 +160,15 @@ class Policies:
             elif old is not None:
                 self._compiler.put_block(old.metadata.name, old.spec.affinity.node, ())
 
-    def _on_namespace(self, old: lean.Labelled | None, new: lean.Labelled | None) -> None:
+    def _on_namespace(self, old: policy_input.Namespace | None, new: policy_input.Namespace | None) -> None:
         with self._taking(old or new):
             if new is not None:
-                self._compiler.put_namespace(new.metadata.name, new.metadata.labels)
+                meta, problems = new.metadata, list[str]()
+                self._compiler.put_namespace(meta.name, meta.labels, log=logs(meta.annotations, problems))
+                if old is None or old.metadata.annotations != meta.annotations:
+                    for problem in problems:
+                        about = Reference("v1", "Namespace", meta.name, meta.uid)
+                        self._events.post(about, "Warning", POLICY_NOT_REALIZED, problem)
             elif old is not None:
                 self._compiler.drop_namespace(old.metadata.name)
 

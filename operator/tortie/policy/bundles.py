@@ -26,6 +26,11 @@ class Bundle:
         self.sets: dict[AddressSet, bool] = {}  # and whether a rule denies by it
         self.watched: dict[Match, None] = {}  # those whose pods' ports count
 
+    @property
+    def namespace(self) -> str | None:
+        """Whose NetworkPolicies they are; None: they are ClusterNetworkPolicies."""
+        return next(iter(self.policies))[1] or None if self.policies else None
+
     def resolution(self, group: Group) -> tuple[PodPort, ...]:
         """Return how a group's pods call the ports that ingress rules name."""
         return tuple(port for port in group.ports if port[0] in self.names) if self.names else ()
@@ -36,15 +41,18 @@ class Bundle:
 
 
 class Draft:
-    """A bundle's rules as they are now.
+    """A bundle's rules as they are now. `log`: whether its namespace asks for denials to be logged.
 
     Attributes:
         used: The sets that rules name, and whether one denies by it.
         watched: Those whose pods' ports count.
     """
 
-    def __init__(self, bundle: Bundle, set_of: Callable[[SetKey], AddressSet], match_of: Callable[[PodPeer], Match]) -> None:
+    def __init__(
+        self, bundle: Bundle, set_of: Callable[[SetKey], AddressSet], match_of: Callable[[PodPeer], Match], *, log: bool
+    ) -> None:
         self._bundle, self._set_of, self._match_of = bundle, set_of, match_of
+        self._log = log or any(policy.log for policy in bundle.policies.values())
         self.used: dict[AddressSet, bool] = {}
         self.watched: dict[Match, None] = {}
 
@@ -61,9 +69,8 @@ class Draft:
                 for peers, ports in self._parts(rule, resolution):
                     rules.setdefault((rule.direction, rule.action, peers, ports), []).append(source)
         made = tuple(Rule(*key, sources=tuple(sources[:MAX_SOURCES])) for key, sources in rules.items())
-        return RuleSetSpec(
-            bundle.tier, bundle.priority, tuple(sorted(isolates)), made, tuple(policy.name for policy in policies[:MAX_SOURCES])
-        )
+        named = tuple(policy.name for policy in policies[:MAX_SOURCES])
+        return RuleSetSpec(bundle.tier, bundle.priority, tuple(sorted(isolates)), made, named, self._log)
 
     def _parts(
         self, rule: PolicyRule, resolution: tuple[PodPort, ...]

@@ -88,6 +88,7 @@ class Compiler:
         # By match, and by the port that their pods have, None for all: one name may stand for thousands of numbers.
         self._sets_of: dict[tuple[Match, PodPort | None], dict[AddressSet, None]] = {}
         self._node_sets: dict[AddressSet, None] = {}
+        self._logging: set[str] = set()  # namespaces whose policies' denials are logged
         self._lists: dict[Group, tuple[str, ...]] = {}
         self._dirty_bundles: dict[Bundle, None] = {}
         self._dirty_groups: dict[Group, None] = {}
@@ -183,16 +184,28 @@ class Compiler:
 
     # Namespaces and nodes
 
-    def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
-        """Take a namespace, new or changed. Before it is known no pod of it is an endpoint: what selects it isn't known."""
+    def put_namespace(self, name: str, labels: Mapping[str, str], *, log: bool = False) -> None:
+        """Take a namespace, new or changed; `log`: whether what its NetworkPolicies deny is logged.
+
+        Before it is known no pod of it is an endpoint: what selects it isn't known.
+        """
+        self._log_in(name, log=log)
         if not self._index.knows(name):
             self._mark_nodes_of(name)
         self._index.put_namespace(name, labels)
 
     def drop_namespace(self, name: str) -> None:
         """Forget a namespace: nothing that selects namespaces takes it, and no pod of it is an endpoint any more."""
+        self._log_in(name, log=False)
         self._mark_nodes_of(name)
         self._index.drop_namespace(name)
+
+    def _log_in(self, namespace: str, *, log: bool) -> None:
+        if log == (namespace in self._logging):
+            return
+        (self._logging.add if log else self._logging.discard)(namespace)
+        mine = (bundle for bundle in self._bundles.values() if bundle.namespace == namespace)
+        self._dirty_bundles.update(dict.fromkeys(mine))
 
     def _mark_nodes_of(self, namespace: str) -> None:
         for group in self._index.groups_in(namespace):
@@ -339,7 +352,7 @@ class Compiler:
             if isinstance(port, NamedPort)
         }
         bundle.names = frozenset(names)
-        draft = Draft(bundle, self._set, self._index.match)
+        draft = Draft(bundle, self._set, self._index.match, log=bundle.namespace in self._logging)
         wanted = {bundle.resolution(group): None for group in bundle.match.groups} if names else {(): None}
         made = {resolution: split(draft.rule_set(resolution)) for resolution in wanted}
         if names:

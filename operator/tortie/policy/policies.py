@@ -10,6 +10,7 @@ import msgspec
 
 from tortie.addressing.ranges import Range, merge, parse, without
 from tortie.api.compiled import Action, Direction, Tier
+from tortie.api.meta import LOG_DENIALS
 from tortie.api.policy_input import (
     ClusterNetworkPolicy,
     ClusterProtocol,
@@ -18,6 +19,7 @@ from tortie.api.policy_input import (
     IngressRule,
     IPBlock,
     LabelSelector,
+    LogAnnotations,
     NetworkPolicy,
     NetworkPolicyPeer,
     NetworkPolicyPort,
@@ -88,7 +90,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A policy. `key` is its kind, namespace and name; `problems` say what of it can't be kept."""
+    """A policy. `key` is its kind, namespace and name; `problems` say what of it can't be kept, `log`: denials are logged."""
 
     key: tuple[str, str, str]
     tier: Tier
@@ -97,6 +99,7 @@ class Policy(msgspec.Struct, frozen=True):
     isolates: frozenset[Direction]
     rules: tuple[Rule, ...]
     problems: tuple[str, ...] = ()
+    log: bool = False
 
     @property
     def name(self) -> str:
@@ -123,7 +126,16 @@ def network_policy(policy: NetworkPolicy) -> Policy:
         problems.append(f"spec.podSelector.{error}; it selects every pod of the namespace until that is mended")
         subject = PodPeer(meta.namespace, EVERYTHING, EVERYTHING)
     key = ("NetworkPolicy", meta.namespace, meta.name)
-    return Policy(key, "Namespace", 0, subject, isolates, tuple(rules), tuple(problems))
+    log = logs(meta.annotations, problems)
+    return Policy(key, "Namespace", 0, subject, isolates, tuple(rules), tuple(problems), log)
+
+
+def logs(annotations: LogAnnotations, problems: list[str]) -> bool:
+    """Return whether denials are to be logged; what is neither yes nor no is a problem."""
+    said = annotations.log_denials
+    if said not in ("", "true", "false"):
+        problems.append(f'metadata.annotations: {LOG_DENIALS} is {said!r}, and not "true" or "false"; denials aren\'t logged')
+    return said == "true"
 
 
 # By whether each direction is named.
@@ -204,7 +216,8 @@ def cluster_network_policy(policy: ClusterNetworkPolicy) -> Policy:
         problems.append(f"spec.subject: {error}; it is about every pod until that is mended")
         subject = ALL_PODS
     key = ("ClusterNetworkPolicy", "", meta.name)
-    return Policy(key, tier, spec.priority, subject, frozenset(), tuple(rules), tuple(problems))
+    log = logs(meta.annotations, problems)
+    return Policy(key, tier, spec.priority, subject, frozenset(), tuple(rules), tuple(problems), log)
 
 
 def _cluster_rules(direction: Direction, number: int, one: ClusterRule, problems: list[str]) -> Iterator[Rule]:

@@ -10,6 +10,7 @@ from tortie.cli.ctl.cluster import Cluster
 from tortie.cli.ctl.explain import Port, answer, as_json, lines, side
 from tortie.cli.ctl.output import FOUND, OUTPUT, Column, dump, show
 from tortie.cli.ctl.policy_changes import Names, as_row, told
+from tortie.cli.ctl.policy_log import log
 from tortie.cli.ctl.policy_objects import from_cluster, from_files, warn
 from tortie.cli.ctl.policy_status import status
 from tortie.policy.difference import difference
@@ -28,6 +29,7 @@ def command() -> None:
 
 
 command.add_command(status)
+command.add_command(log)
 
 
 class _Port(click.ParamType[Port]):
