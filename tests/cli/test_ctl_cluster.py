@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -25,6 +26,7 @@ from tests.cluster.deploy import NAMESPACE, rolled_out, wait
 from tests.cluster.images import BUSYBOX
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.node import Node
+from tortie.api.meta import LOG_DENIALS
 from tortie.cli.ctl.main import main
 
 needs_nodes = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
@@ -278,6 +280,55 @@ def test_a_pod_that_is_there_keeps_its_address_whatever_a_report_says(two: Clust
     kept = asked(two, "ipam release --from-report -", json.dumps([lie | {"pod": "an unknown pod", "uid": ""}]))
     assert kept.exit_code == 3
     assert "it isn't known whose it is, so it is kept" in kept.stdout
+
+
+SHUT = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "shut", "annotations": {LOG_DENIALS: "true"}},
+    "spec": {"podSelector": {}},
+}
+
+
+@needs_nodes
+def test_what_is_denied_is_shown_of_all_nodes(two: Cluster, tmp_path: Path) -> None:
+    pods = {one["metadata"]["name"]: one["status"]["podIP"] for one in two.kubectl.get("pods")["items"]}
+    here, there = sorted(pods)
+    assert "nothing was denied where it is logged" in asked(two, "policy log").stderr
+    two.kubectl.apply(SHUT)
+    assert asked(two, "policy status default/shut --wait").exit_code == 0
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "tortiectl",
+        "policy",
+        "log",
+        "-f",
+        "--kubeconfig",
+        two.plane.kubeconfig,
+    ]
+    with (tmp_path / "log").open("w") as file:
+        following = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            for source, target in ((here, there), (there, here)):
+                two.kubectl.run("exec", source, "--", "sh", "-c", f"ping -c 1 -W 1 {pods[target]} || true")
+            wait("both are said", lambda: (tmp_path / "log").read_text().count("\n") == 2)
+        finally:
+            following.terminate()
+            following.wait()
+    assert sorted(plain((tmp_path / "log").read_text()).splitlines()) == [
+        f"TIME  node-1  default/{there} -> default/{here} ICMP  (Ingress)  NetworkPolicy default/shut",
+        f"TIME  node-2  default/{here} -> default/{there} ICMP  (Ingress)  NetworkPolicy default/shut",
+    ]
+    table = f"""\
+TIME  NODE  FROM  TO  PORT  DIRECTION  DENIED BY
+TIME  node-2  default/{here}  default/{there}  ICMP  Ingress  NetworkPolicy default/shut"""
+    assert plain(asked(two, "policy log --node node-2").stdout) == table
+    rows = json.loads(asked(two, "policy log -o json").stdout)
+    assert [row["to"] for row in rows] == [pods[there], pods[here]], "the oldest one first"
+    assert asked(two, "policy log --node nowhere").stderr.startswith("Error: no agent is ready on node nowhere")
+    (agent,) = (one["metadata"]["name"] for one in agents(two) if one["spec"]["nodeName"] == "node-1")
+    said = two.kubectl.run("logs", "-n", NAMESPACE, agent)
+    assert f"denied: {pods[there]} to default/{here} ({pods[here]}), ICMP, by NetworkPolicy default/shut (Ingress)" in said
+    two.kubectl.run("delete", "networkpolicy", "shut")
 
 
 CHURNED = 60.0  # seconds

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from tests.controller.policies import CLUSTER_POLICIES, DEFINITION, Object, admi
 from tests.kube.watching import put_many
 from tests.policy.compiling import Objects, fresh
 from tortie.api.compiled import AddressSetSpec, NodePolicySpec, RuleSetSpec
+from tortie.api.meta import LOG_DENIALS
 from tortie.controller import policies
 from tortie.controller.operator import Operator
 from tortie.controller.settings import Settings
@@ -117,6 +119,10 @@ def claim(cluster: Kubectl, where: str, *pods: str) -> list[str]:
     return [str(one["address"]) for one in made]
 
 
+def is_logged(cluster: Kubectl, said: str) -> bool:
+    return any(spec.log for spec in held(cluster).rule_sets.values()) == (said == "true")
+
+
 def members(cluster: Kubectl) -> set[str]:
     return {address for chunk in held(cluster).address_sets.values() for address in chunk.addresses}
 
@@ -164,6 +170,12 @@ def test_create_change_and_delete_of_every_input(shop: Kubectl, operators: Opera
     shop.run("label", "namespace", "shop", "team=y", "--overwrite")
     wait("the namespace's pods are peers", lambda: web in members(shop))
     settle(shop, rules=2)
+    for kind, name, said in (("namespace", "shop", "true"), ("namespace", "shop", "false"), ("networkpolicy", "db", "true")):
+        shop.run("annotate", kind, "-n", "shop", name, f"{LOG_DENIALS}={said}", "--overwrite")
+        wait("its denials are logged or not", partial(is_logged, shop, said))
+        settle(shop, rules=2)
+    shop.run("annotate", "networkpolicy", "-n", "shop", "db", f"{LOG_DENIALS}=yes", "--overwrite")
+    wait("what is neither true nor false is said", lambda: "'yes', and not" in shop.run("get", "events", "-n", "shop"))
     shop.run("delete", "crd", CLUSTER_POLICIES)
     settle(shop, rules=1)
     shop.run("delete", "networkpolicies", "-n", "shop", "--all")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from tests.policy.oracle import Cluster, Object
+from tortie.api.meta import LOG_DENIALS
 
 T = TypeVar("T")
 
@@ -76,10 +77,14 @@ NAMESPACE_SELECTORS = SELECTORS | st.sampled_from(NAMESPACES).map(
 )
 
 
+# Whether denials are to be logged.
+ASKING = mostly(st.none(), st.sampled_from(("true", "false", "yes")).map(lambda said: {LOG_DENIALS: said}))
+
+
 @cache
 def namespaces(name: str) -> st.SearchStrategy[Object]:
     labelled = LABELLED.map(lambda labels: {"kubernetes.io/metadata.name": name, **labels})
-    return objects(metadata=objects(name=st.just(name), labels=labelled))
+    return objects(metadata=objects(name=st.just(name), labels=labelled, annotations=ASKING))
 
 
 @cache
@@ -190,7 +195,8 @@ POLICY_SPECS = objects(
 
 @cache
 def network_policies(namespace: str, name: str) -> st.SearchStrategy[Object]:
-    return objects(metadata=st.just({"namespace": namespace, "name": name}), spec=POLICY_SPECS)
+    metadata = objects(namespace=st.just(namespace), name=st.just(name), annotations=ASKING)
+    return objects(metadata=metadata, spec=POLICY_SPECS)
 
 
 # ClusterNetworkPolicies.
@@ -235,7 +241,7 @@ CLUSTER_SPECS = objects(
 
 @cache
 def cluster_network_policies(name: str) -> st.SearchStrategy[Object]:
-    return objects(metadata=st.just({"name": name}), spec=CLUSTER_SPECS)
+    return objects(metadata=objects(name=st.just(name), annotations=ASKING), spec=CLUSTER_SPECS)
 
 
 def first(every: list[st.SearchStrategy[Object]]) -> st.SearchStrategy[list[Object]]:

@@ -12,7 +12,7 @@ from tortie.api import lean, policy_input
 from tortie.api.compiled import AddressSetSpec, NodePolicySpec, RuleSetSpec
 from tortie.policy.compiler import Changes, Claim, Compiler
 from tortie.policy.facts import node_addresses, pod_facts
-from tortie.policy.policies import cluster_network_policy, network_policy
+from tortie.policy.policies import cluster_network_policy, logs, network_policy
 from tortie.policy.verdict import Compiled, Party
 
 # The address of a pod that has none yet: in no set and no range.
@@ -28,7 +28,8 @@ def put(compiler: Compiler, kind: str, seen: Object) -> None:
         case "pods":
             compiler.put_pod(pod_facts(msgspec.convert(seen, policy_input.Pod)))
         case "namespaces":
-            compiler.put_namespace(seen["metadata"]["name"], seen["metadata"]["labels"])
+            meta = msgspec.convert(seen, policy_input.Namespace).metadata
+            compiler.put_namespace(meta.name, meta.labels, log=logs(meta.annotations, []))
         case "nodes":
             node = msgspec.convert(seen, lean.Node)
             compiler.put_node(node.metadata.name, node.metadata.labels, node_addresses(node))
