@@ -21,6 +21,7 @@ from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.firewall import Firewall, Kernel, remove_table
 from tortie.agent.gate import Gate
+from tortie.agent.table import TABLE
 from tortie.api.compiled import (
     Port,
     Rule,
@@ -387,7 +388,7 @@ def test_nobody_inherits_the_connections_of_a_pod_that_is_gone(three: Three) -> 
 
 def test_more_refusals_than_there_is_room_to_say(three: Three) -> None:
     tables = three.net.nodes[0].kernel.tables
-    batch = nf.Batch(rules.TABLE)
+    batch = nf.Batch(TABLE)
     for number in range(40_000):
         batch.elements("no such set", [nf.element(bytes(4))], owner=f"r{number}")
     with pytest.raises(nf.Refused) as refused:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from tortie.addressing.allocator import Address
 from tortie.agent.conntrack import Connection, Flow
 from tortie.agent.desired import Desired, Pod
-from tortie.agent.rules import bytes_of
+from tortie.agent.matches import bytes_of
 from tortie.api.compiled import Direction, RuleSetSpec
 from tortie.policy.verdict import Packet, decide
 from tortie.policy.view import Changes

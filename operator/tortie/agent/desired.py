@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from tortie.addressing.allocator import Address
 from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import rules
-from tortie.agent.rules import FAMILIES, WAYS, Chains, Peer, Terms
+from tortie.agent.matches import FAMILIES, family_of
+from tortie.agent.rules import Chains, Peer, Terms
+from tortie.agent.table import WAYS
 from tortie.api.compiled import RuleSetSpec
 from tortie.policy.view import Changes, Names
 
@@ -187,7 +189,7 @@ class Desired:
             self._numbers += 1
             one = self._sets[name] = _Set(self._numbers)
         for text in addresses:
-            version = rules.family_of(text)
+            version = family_of(text)
             if "/" not in text:
                 one.single.add(text)
                 work.added.append((one.number, text))
@@ -203,7 +205,7 @@ class Desired:
         one = self._sets[name]
         for text in addresses:
             if "/" in text:
-                version = rules.family_of(text)
+                version = family_of(text)
                 one.ranges[version].pop(text, None)
                 work.refilled[name, version] = None
             else:

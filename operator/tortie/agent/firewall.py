@@ -14,16 +14,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from tortie.addressing.ranges import Family
+from tortie.agent import matches, rules, table
 from tortie.agent import nfnetlink as nf
-from tortie.agent import rules
 from tortie.agent.conntrack import Connection, Connections
 from tortie.agent.cuts import Cuts
 from tortie.agent.desired import Desired, Owner, Pod, Work
 from tortie.agent.drift import Drift
+from tortie.agent.matches import FAMILIES
 from tortie.agent.netlink import Closing, Netlink
 from tortie.agent.nflog import PacketLog
 from tortie.agent.nfnetlink import Batch, Refused, Socket
-from tortie.agent.rules import FAMILIES, HERE, LOCAL, LOG_GROUP, LOG_LENGTH, MACS, PEERS, TABLE, WAYS, Chains, Counted
+from tortie.agent.rules import LOG_GROUP, LOG_LENGTH, Chains, Counted
+from tortie.agent.table import HERE, LOCAL, MACS, PEERS, TABLE, WAYS
 from tortie.api.compiled import Direction
 from tortie.policy.view import Changes, Names
 
@@ -104,7 +106,7 @@ class Firewall:
             return []
         search, wrong = self._cuts.search(), list[Connection]()
         if search.addresses:
-            node = {rules.packed(rules.family_of(one), one) for one in self._node_addresses()}
+            node = {matches.packed(matches.family_of(one), one) for one in self._node_addresses()}
             wrong = list(search.forbidden(self._kernel.connections.of(search.addresses), node))
             self._kernel.connections.delete(wrong)
         self._cuts.found(search)
@@ -171,7 +173,7 @@ class Firewall:
         while True:
             self._chains, self._leads, self._has_ranges, self._counters, self._counted = {}, {}, set(), {}, Counter()
             chains, leads, batch = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE)
-            rules.prepare(batch, there)
+            table.prepare(batch, there)
             self._delta(work, chains, leads, batch)
             try:
                 self._kernel.tables.commit(batch)
@@ -291,7 +293,7 @@ class Firewall:
         self._delete_counters(work, batch)
         for name, family in work.dropped:
             if (name, family) in self._has_ranges and (name, family) not in work.refilled:
-                batch.delete_set(rules.ranges_of(name, family))
+                batch.delete_set(table.ranges_of(name, family))
 
     def _counters_of(self, name: str) -> frozenset[Counted]:
         spec = self._desired.specs.get(name)
@@ -312,18 +314,18 @@ class Firewall:
                 batch.elements(
                     PEERS[family],
                     (
-                        nf.element(rules.constant(number) + rules.packed(family, text))
+                        nf.element(rules.constant(number) + matches.packed(family, text))
                         for number, text in texts
-                        if rules.family_of(text) == family
+                        if matches.family_of(text) == family
                     ),
                     delete=delete,
                 )
         for name, family in work.refilled:
-            there = rules.ranges_of(name, family)
+            there = table.ranges_of(name, family)
             if (name, family) in self._has_ranges:
                 batch.clear(there)
             else:
-                rules.ranges_set(batch, name, family)
+                table.ranges_set(batch, name, family)
             batch.elements(there, self._desired.elements(name, family))
 
     def _write_pods(self, work: Work, leads: Mapping[str, Names | None], batch: Batch) -> None:
@@ -343,7 +345,7 @@ class Firewall:
         mac = bytes.fromhex(pod.mac.replace(":", ""))
         batch.elements(MACS, [nf.element(name + mac + bytes(2))], delete=delete)
         for one in pod.addresses:
-            packed = rules.bytes_of(one)
+            packed = matches.bytes_of(one)
             batch.elements(HERE[one.family], [nf.element(name + packed)], delete=delete)
             if not (delete and any(one in other.addresses for other in others)):
                 batch.elements(LOCAL[one.family], [nf.element(packed)], delete=delete)

@@ -19,10 +19,10 @@ from tortie.addressing.allocator import Address
 from tortie.agent.desired import Pod
 from tortie.agent.firewall import Firewall, NotEnforced
 from tortie.agent.ledger import Link
-from tortie.agent.metrics import CUT, DRIFTS
 from tortie.agent.policies import NOTHING
-from tortie.agent.rules import TABLE, Counted
+from tortie.agent.rules import Counted
 from tortie.agent.settings import Policy
+from tortie.agent.table import TABLE
 from tortie.agent.wire import pod_mac
 from tortie.api.compiled import Direction
 from tortie.policy.view import Changes
@@ -75,7 +75,7 @@ class Gate:
         self.confirmed: Callable[[str], Collection[str] | None] = lambda _uid: None
         self.is_told = False  # whether anything was ever enforced
         self.waiting = 0  # pods, for what holds for them
-        self.refused = self.drifts = 0
+        self.refused = self.drifts = self.cut = 0
         self._is_mending = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class Gate:
         except (OSError, NetlinkError) as error:
             _log.error("connections that are forbidden now can't be cut: %s; tried again with the next change", error)
             return
-        CUT.inc(len(cut))
+        self.cut += len(cut)
         if cut:
             _log.info("%d connections cut: a policy forbids them now, or their pod is gone", len(cut))
 
@@ -132,7 +132,6 @@ class Gate:
                 "nftables table inet %s was changed, and not by this agent: it is replaced by what policies say", TABLE
             )
             self.drifts += 1
-            DRIFTS.inc()
         self._is_mending = True
         try:
             await self._do(self._firewall.mend)

@@ -18,8 +18,8 @@ from tortie.agent.firewall import remove_table
 from tortie.agent.install import LAST_CONFLIST, PLUGIN, remove, replace_conflist
 from tortie.agent.nfnetlink import Refused, Socket
 from tortie.agent.routes import sync_routes
-from tortie.agent.rules import TABLE
 from tortie.agent.settings import Settings
+from tortie.agent.table import TABLE
 from tortie.api import lean
 from tortie.kube.client import ApiError, Client
 from tortie.kube.errors import NotFound

@@ -2,20 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tortie.agent import foreign
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
+from tortie.agent.gate import Gate
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.ledger import Ledger
 from tortie.agent.node import NodeWatch
 from tortie.agent.publisher import Publisher
 from tortie.metrics import Metrics, Values
-
-if TYPE_CHECKING:
-    from tortie.agent.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Parts:
     demand: Demand
     queue: Queue
     blocks: OwnBlocks
-    gate: "Gate"
+    gate: Gate
 
 
 METRICS = Metrics[Parts]("agent")
@@ -43,12 +40,19 @@ REQUESTS = METRICS.histogram(
     ("command", "result"),
 )
 
-DRIFTS = METRICS.counter(
+
+@METRICS.read_counter(
     "tortie_agent_firewall_drifts_total", "Times that somebody else changed the agent's nftables table; it was replaced."
 )
-CUT = METRICS.counter(
+def _drifts(parts: Parts) -> Values:
+    return {(): parts.gate.drifts}
+
+
+@METRICS.read_counter(
     "tortie_agent_connections_cut_total", "Connections that were ended: a policy forbids them, or their pod is gone."
 )
+def _cut(parts: Parts) -> Values:
+    return {(): parts.gate.cut}
 
 
 @METRICS.gauge(

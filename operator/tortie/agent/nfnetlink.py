@@ -53,6 +53,7 @@ _ROOM = 1 << 20  # bytes, for the kernel's answers to messages that are wrong
 _MOST = 60_000  # bytes of elements in a message: an attribute's length has 16 bits
 _INTERVAL_END = 1
 _FIRST = 1  # the register that all begins in; each next one of four bytes is 9, 10, …
+REGISTER_2, REGISTER_5 = 9, 12  # behind four bytes, and behind an interface's name
 _COMMENT = 120  # bytes that nft shows of a comment, without its end
 
 

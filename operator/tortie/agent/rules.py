@@ -1,54 +1,22 @@
-"""What the kernel is told to do with packets: compiled rules as nftables' rules, and the chains that every packet takes. Pure.
-
-A pod's packets take two base chains, one for what it sends (`from-pods`, `from-pods-here` to its own node) and one for what it
-receives (`to-pods`), so that a rule's `accept` decides for one side alone. Each leads by the pod's interface to the chain
-of its list of RuleSets, which pods of equal lists share; an interface of ours that leads nowhere is closed.
-"""
+"""Compiled rules as nftables' rules: the chains of RuleSets, and of lists of them, which pods of equal lists share. Pure."""
 
 import hashlib
-import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from tortie.addressing.allocator import Address
 from tortie.addressing.ranges import BITS, Family, Range
 from tortie.agent import nfnetlink as nf
-from tortie.agent.wire import GROUP
+from tortie.agent.matches import BYTES, SOURCE, TARGET, between, carries, is_of
+from tortie.agent.table import PEERS, WAYS, ranges_of
 from tortie.api.compiled import Action, Direction, Port, Rule, RuleSetSpec
 
-TABLE = "tortie"
-# Elements: constant of a set and address; interface and address; interface and MAC; address; interface, to a chain.
-PEERS: dict[Family, str] = {4: "peers4", 6: "peers6"}
-HERE: dict[Family, str] = {4: "here4", 6: "here6"}
-LOCAL: dict[Family, str] = {4: "local4", 6: "local6"}
-MACS = "macs"
-WAYS: dict[Direction, str] = {"Ingress": "to", "Egress": "from"}  # the maps, and how chains' names end
-
-Chains = dict[str, tuple[bytes, ...]]
-
-FAMILIES: tuple[Family, ...] = (4, 6)
 LOG_GROUP = 4096  # of nflog: where denials are said
 LOG_RATE, LOG_BURST = 10, 20  # packets a second that each chain says, and at once
 LOG_LENGTH = 128  # bytes of each: headers
 
-_PROTO: dict[Family, int] = {4: nf.IPV4, 6: nf.IPV6}
-_ADDRESS: dict[Family, int] = {4: nf.IPV4_ADDRESS, 6: nf.IPV6_ADDRESS}
-_AF: dict[Family, socket.AddressFamily] = {4: socket.AF_INET, 6: socket.AF_INET6}
-_BYTES: dict[Family, int] = {4: 4, 6: 16}
-_SOURCE: dict[Family, int] = {4: 12, 6: 8}  # where it is in the header
-_TARGET: dict[Family, int] = {4: 16, 6: 24}
+Chains = dict[str, tuple[bytes, ...]]
+
 _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
-_TCP, _ICMPV6 = 6, 58
-_ETHERNET = 1  # ARPHRD_ETHER
-_REGISTER_2, _REGISTER_5 = 9, 12  # behind four bytes, and behind an interface's name
-_ESTABLISHED, _RELATED, _NEW = 2, 4, 8
-_FIN_SYN_RST_ACK, _SYN = b"\x17", b"\x02"
-_ADVERTISEMENT = 134
-# Neighbour discovery (RFC 4861) without advertisements of routers, and listeners' reports (RFC 3810).
-_DISCOVERY = ((131, 133), (135, 136), (143, 143))
-# Before connections are tracked (-200) and translated (-100).
-_RAW, _FROM, _TO = -300, -2, -1
 
 ACCEPT, CLOSED = (nf.rule(nf.verdict(nf.ACCEPT)),), (nf.rule(nf.verdict(nf.DROP)),)
 
@@ -87,26 +55,6 @@ def constant(number: int) -> bytes:
     return number.to_bytes(4, "big")
 
 
-def packed(family: Family, address: str) -> bytes:
-    """Return an address as it is in a packet."""
-    return socket.inet_pton(_AF[family], address)
-
-
-def bytes_of(one: Address) -> bytes:
-    """Return an address as it is in a packet."""
-    return one.value.to_bytes(_BYTES[one.family], "big")
-
-
-def family_of(text: str) -> Family:
-    """Return the family of an address or range."""
-    return 6 if ":" in text else 4
-
-
-def ranges_of(name: str, family: Family) -> str:
-    """Return the name of the set of a set's ranges."""
-    return f"{name}-{family}"
-
-
 def intervals(family: Family, ranges: Iterable[Range]) -> Iterator[bytes]:
     """Yield the elements of a set of ranges: merged, because the kernel refuses what overlaps."""
     edge = 1 << BITS[family]
@@ -118,7 +66,7 @@ def intervals(family: Family, ranges: Iterable[Range]) -> Iterator[bytes]:
         else:
             merged.append((first, after))
     for first, after in merged:
-        size = _BYTES[family]
+        size = BYTES[family]
         yield from nf.interval(first.to_bytes(size, "big"), after.to_bytes(size, "big") if after < edge else None)
 
 
@@ -266,17 +214,17 @@ def _peers(rule: Rule, terms: Terms) -> Iterator[bytes]:
     if rule.peers is None:
         yield b""
         return
-    where = _SOURCE if rule.direction == "Ingress" else _TARGET
+    where = SOURCE if rule.direction == "Ingress" else TARGET
     for name in dict.fromkeys(rule.peers):
         peer = terms.peer(name)
         for family in terms.families:
             yield b"".join((
-                _is(family), nf.constant(constant(peer.number)),
-                nf.payload(nf.NETWORK, where[family], _BYTES[family], _REGISTER_2), nf.member(PEERS[family]),
+                is_of(family), nf.constant(constant(peer.number)),
+                nf.payload(nf.NETWORK, where[family], BYTES[family], nf.REGISTER_2), nf.member(PEERS[family]),
             ))  # fmt: skip
         for family in peer.ranges:
-            load = nf.payload(nf.NETWORK, where[family], _BYTES[family])
-            yield _is(family) + load + nf.member(ranges_of(name, family))
+            load = nf.payload(nf.NETWORK, where[family], BYTES[family])
+            yield is_of(family) + load + nf.member(ranges_of(name, family))
 
 
 def _ports(ports: Iterable[Port] | None) -> Iterator[bytes]:
@@ -284,141 +232,7 @@ def _ports(ports: Iterable[Port] | None) -> Iterator[bytes]:
         yield b""
         return
     for one in ports:
-        match = _carries(_PROTOCOLS[one.protocol])
+        match = carries(_PROTOCOLS[one.protocol])
         if one.port is not None:
-            match += nf.payload(nf.TRANSPORT, 2, 2) + _between(one.port, one.end_port or one.port, 2)
+            match += nf.payload(nf.TRANSPORT, 2, 2) + between(one.port, one.end_port or one.port, 2)
         yield match
-
-
-def _between(first: int, last: int, size: int) -> bytes:
-    if first == last:
-        return nf.compare(first.to_bytes(size, "big"))
-    begin = nf.compare(first.to_bytes(size, "big"), nf.GREATER_OR_EQUAL)
-    return begin + nf.compare(last.to_bytes(size, "big"), nf.LESS_OR_EQUAL)
-
-
-def _is(family: Family) -> bytes:
-    return nf.meta(nf.NFPROTO) + nf.compare(bytes((_PROTO[family],)))
-
-
-def _carries(protocol: int) -> bytes:
-    return nf.meta(nf.L4PROTO) + nf.compare(bytes((protocol,)))
-
-
-# --- what is always there
-
-
-def prepare(batch: nf.Batch, there: nf.Contents | None) -> None:
-    """Make the table: its sets, and its base chains with their rules, which close every interface of ours.
-
-    Of a table that is there nothing stays but the base chains: of two chains at one hook a packet would be asked by one as
-    it was and by the other as it is.
-    """
-    chains = dict(_base_chains())
-    if there is None or not chains.keys() <= set(there.chains):
-        batch.table(anew=True)
-    else:
-        batch.flush_all()
-        for name in there.sets:
-            batch.delete_set(name)
-        for name in there.chains:
-            if name not in chains:
-                batch.delete_chain(name)
-        for name in there.counters:
-            batch.delete_counter(name)
-    batch.set(MACS, (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
-    for family in FAMILIES:
-        batch.set(PEERS[family], (nf.IPV4_ADDRESS, _ADDRESS[family]), 4 + _BYTES[family])  # nft has no plain number
-        batch.set(HERE[family], (nf.IFNAME, _ADDRESS[family]), 16 + _BYTES[family])
-        batch.set(LOCAL[family], (_ADDRESS[family],), _BYTES[family])
-    for way in WAYS.values():
-        batch.set(way, (nf.IFNAME,), 16, nf.MAP)
-    for name, (hook, _) in chains.items():
-        batch.chain(name, hook)
-    for name, (_, rules) in chains.items():
-        batch.rules(name, rules)
-
-
-def _base_chains() -> Iterator[tuple[str, tuple[tuple[int, int] | None, tuple[bytes, ...]]]]:
-    """Yield the chains that are always there, by name: hook and priority, and rules."""
-    yield "outside", (None, tuple(_outside()))
-    yield "discovery", (None, tuple(_discovery()))
-    yield "addresses", (None, tuple(_addresses()))
-    yield "spoofing", ((nf.PREROUTING, _RAW), tuple(_spoofing()))
-    yield "from-pods", ((nf.FORWARD, _FROM), tuple(_forwarded("Egress")))
-    yield "from-pods-here", ((nf.INPUT, _FROM), tuple(_from_pods_here()))
-    yield "to-pods", ((nf.FORWARD, _TO), tuple(_forwarded("Ingress")))
-
-
-def ranges_set(batch: nf.Batch, name: str, family: Family) -> None:
-    """Make the set of a set's ranges."""
-    batch.set(ranges_of(name, family), (_ADDRESS[family],), _BYTES[family], nf.INTERVAL)
-
-
-def _spoofing() -> Iterator[bytes]:
-    yield nf.rule(nf.meta(nf.IIFGROUP), nf.compare(nf.host_order(GROUP), nf.NOT_EQUAL), nf.verdict(nf.GOTO, "outside"))
-    known = nf.meta(nf.IIFNAME), nf.payload(nf.LINK, 6, 6, _REGISTER_5), nf.member(MACS)
-    ethernet = nf.meta(nf.IIFTYPE), nf.compare(struct.pack("=H", _ETHERNET))
-    yield nf.rule(*ethernet, *known, nf.verdict(nf.JUMP, "addresses"))
-    yield nf.rule(nf.verdict(nf.DROP))
-
-
-def _outside() -> Iterator[bytes]:
-    """What comes from elsewhere has no address of a pod here; what the node says to itself may be anything."""
-    yield nf.rule(nf.meta(nf.IIFNAME), nf.compare(nf.ifname("lo")), nf.verdict(nf.ACCEPT))
-    for family in FAMILIES:
-        source = nf.payload(nf.NETWORK, _SOURCE[family], _BYTES[family])
-        yield nf.rule(_is(family), source, nf.member(LOCAL[family]), nf.verdict(nf.DROP))
-
-
-def _addresses() -> Iterator[bytes]:
-    """A pod sends from its own addresses, and what neighbour discovery needs; it is no router."""
-    yield nf.rule(_icmpv6((_ADVERTISEMENT, _ADVERTISEMENT)), nf.verdict(nf.DROP))
-    for family in FAMILIES:
-        source = nf.payload(nf.NETWORK, _SOURCE[family], _BYTES[family], _REGISTER_5)
-        yield nf.rule(_is(family), nf.meta(nf.IIFNAME), source, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
-    link_local = nf.payload(nf.NETWORK, _SOURCE[6], 2), nf.masked(b"\xff\xc0"), nf.compare(b"\xfe\x80")
-    nothing = nf.payload(nf.NETWORK, _SOURCE[6], 16), nf.compare(bytes(16))
-    for source_is in (link_local, nothing):
-        yield nf.rule(_is(6), *source_is, nf.verdict(nf.JUMP, "discovery"))
-
-
-def _discovery() -> Iterator[bytes]:
-    for types in _DISCOVERY:
-        yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
-
-
-def _forwarded(direction: Direction) -> Iterator[bytes]:
-    """What one side's rules are asked of a forwarded packet; a pod always reaches itself."""
-    group, name, there = nf.IIFGROUP, nf.IIFNAME, _TARGET
-    if direction == "Ingress":
-        group, name, there = nf.OIFGROUP, nf.OIFNAME, _SOURCE
-    yield from _connections(group)
-    for family in FAMILIES:
-        other = nf.payload(nf.NETWORK, there[family], _BYTES[family], _REGISTER_5)
-        yield nf.rule(_is(family), nf.meta(name), other, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(name), nf.verdict_of(WAYS[direction]))
-    yield nf.rule(nf.verdict(nf.DROP))
-
-
-def _from_pods_here() -> Iterator[bytes]:
-    yield from _connections(nf.IIFGROUP)
-    for types in _DISCOVERY:
-        yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of("from"))
-    yield nf.rule(nf.verdict(nf.DROP))
-
-
-def _connections(group: int) -> Iterator[bytes]:
-    """What belongs to a connection passes; what isn't ours isn't looked at; no connection begins in its middle.
-
-    One that was cut would otherwise go on: the other side's next packet would begin it anew, the other way round.
-    """
-    yield nf.rule(nf.connection(), nf.bits(_ESTABLISHED | _RELATED), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(group), nf.compare(nf.host_order(GROUP), nf.NOT_EQUAL), nf.verdict(nf.ACCEPT))
-    flags = nf.payload(nf.TRANSPORT, 13, 1), nf.masked(_FIN_SYN_RST_ACK), nf.compare(_SYN, nf.NOT_EQUAL)
-    yield nf.rule(nf.connection(), nf.bits(_NEW), _carries(_TCP), *flags, nf.verdict(nf.DROP))
-
-
-def _icmpv6(types: tuple[int, int]) -> bytes:
-    return _is(6) + _carries(_ICMPV6) + nf.payload(nf.TRANSPORT, 0, 1) + _between(*types, 1)
