@@ -3,27 +3,27 @@
 Rows hold at once, one in each world: it takes agents some seconds to say that they enforce them, and packets take none.
 """
 
+import json
+import re
 import signal
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from concurrent import futures
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.agent.packets import inside
-from tests.cluster.cluster import Cluster, why_not
-from tests.cluster.deploy import is_established, wait
+from tests.cluster.cluster import why_not
+from tests.cluster.deploy import wait
 from tests.conformance import change_rows, cluster_rows, network_rows, service_rows
 from tests.conformance.change_rows import Change
-from tests.conformance.people import NODES
+from tests.conformance.people import NODES, Object, pod_of
 from tests.conformance.rows import FAMILIES, Asked, Row, cluster_wide, expected, network
-from tests.conformance.town import Sent, Spot, Town
-from tests.controller.policies import CLUSTER_POLICIES, DEFINITION
+from tests.conformance.talks import carrying, losing, say, talk
+from tests.conformance.town import Sent, Town
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
-WORLDS = 6
 _SECONDS = 30.0
 _TRACKS_SCTP = Path("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_closed")
 ROWS: dict[str, Row] = {
@@ -32,16 +32,6 @@ ROWS: dict[str, Row] = {
     for name, row in rows.items()
 }
 CHANGES: dict[str, Change] = {f"change: {name}": row for name, row in change_rows.ROWS.items()}
-
-
-@pytest.fixture(scope="module")
-def town() -> Iterator[Town]:
-    with Cluster(2) as cluster:
-        cluster.kubectl.apply(DEFINITION)
-        wait("it is served", lambda: is_established(cluster.kubectl.get("crd", CLUSTER_POLICIES)))
-        with Town(cluster.install(), WORLDS) as made:
-            made.settle()
-            yield made
 
 
 class Holding:
@@ -59,9 +49,9 @@ class Holding:
     def world(self, name: str) -> int:
         """Return the world in which a row holds."""
         if not self.holds(name):
-            names = list(self._table)
-            start = names.index(name) // WORLDS * WORLDS
-            self.now, now = [], names[start : start + WORLDS]
+            names, worlds = list(self._table), len(self._town.worlds)
+            start = names.index(name) // worlds * worlds
+            self.now, now = [], names[start : start + worlds]
             self._town.hold({world: self._table[one].policies for world, one in enumerate(now, 1)})
             self.now, self._number = now, self._town.number
         return self.now.index(name) + 1
@@ -137,58 +127,6 @@ def test_a_lie_opens_no_policy(town: Town) -> None:
         assert [outcome.got for outcome in town.exchange(lies)] == [()] * len(lies)
 
 
-CONNECTIONS = [("y/a", "x/a"), ("y/b", "x/a"), ("y/a", "x/b"), ("y/b", "x/b"), ("x/a", "x/a"), ("x/b", "x/b")]
-
-
-@pytest.mark.parametrize("via", ["", "service"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_connections_of_isolated_pods(town: Town, family: str, via: str) -> None:
-    """Both ends are isolated in both directions; what is allowed is the way of the first packet, and answers follow it."""
-    ports = "ports: [{port: 80}, {port: 80, protocol: UDP}]"
-    town.hold({
-        1: network("podSelector: {}, policyTypes: [Ingress, Egress]")
-        + network("podSelector: {}, policyTypes: [Ingress, Egress]", "y")
-        + network_rows.ingress(f"from: [OF_Y], {ports}")
-        + network_rows.egress(f"to: [{{namespaceSelector: {{matchLabels: {{ns: x}}}}}}], {ports}", "y")
-    })  # fmt: skip
-    for source, target in CONNECTIONS:
-        for protocol in ("TCP", "UDP"):
-            asked = Asked(source, target, f"{protocol} 80", family, via)
-            assert _talk(town, asked) == b"HELLO", asked
-
-
-def _talk(town: Town, asked: Asked) -> bytes:
-    """Return what a server of the target's answers to a client of the source's."""
-    kind = socket.SOCK_STREAM if asked.on.startswith("TCP") else socket.SOCK_DGRAM
-    family = socket.AF_INET6 if asked.family == "v6" else socket.AF_INET
-    own = town.addresses(1)[asked.target][asked.family == "v6"]
-    with (
-        _socket(town.spot(1, asked.target), family, kind) as server,
-        _socket(town.spot(1, asked.source), family, kind) as client,
-    ):
-        server.bind((own, 80))
-        if kind == socket.SOCK_STREAM:
-            server.listen()
-        client.connect(town.target(1, asked))
-        client.sendall(b"hello")
-        if kind == socket.SOCK_STREAM:
-            connection, _ = server.accept()
-            with connection:
-                connection.settimeout(_SECONDS)
-                connection.sendall(connection.recv(16).upper())
-        else:
-            said, whom = server.recvfrom(16)
-            server.sendto(said.upper(), whom)
-        return client.recv(16)
-
-
-def _socket(spot: Spot, family: int, kind: int) -> socket.socket:
-    made = inside(spot.namespace, lambda: socket.socket(family, kind))
-    made.settimeout(_SECONDS)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return made
-
-
 class Changing:
     """Lets rows of changes hold, and change, as many at once as there are worlds."""
 
@@ -245,10 +183,7 @@ def test_while_an_agent_starts_anew_all_holds(town: Town, node: str) -> None:
     right, old = expected(HELD), _kill(town, node)
     rounds = 0
     while not town.agent_is_back(node, old) or rounds < 2:
-        amiss = town.amiss(1, right)
-        assert [str(asked) for asked in amiss if not right[asked]] == [], "it must not come, and did"
-        # What is on its way at the moment in which one table takes the other's place may be lost; sent again, it comes.
-        assert town.wrong(1, dict.fromkeys(amiss, True)) == []
+        assert town.wrong(1, right) == [], "neither what comes is lost, nor what mustn't comes"
         rounds += 1
     assert town.wrong(1, right) == []
     town.hold({1: network("podSelector: {}", "y")})
@@ -256,10 +191,21 @@ def test_while_an_agent_starts_anew_all_holds(town: Town, node: str) -> None:
 
 
 def test_what_changed_while_no_agent_ran_is_enforced(town: Town) -> None:
+    """Also of connections that are open."""
     town.hold({1: AROUND_A_RESTART})
-    old = {node: _kill(town, node) for node in NODES}
-    town.hold({1: network("podSelector: {}, policyTypes: [Ingress, Egress]", "z")})
-    assert all(town.agent_is_back(node, before) for node, before in old.items())
+    with ExitStack() as stack:
+        ending, lasting = (
+            [stack.enter_context(talk(town, 1, Asked(*pair, "TCP 80", family))) for pair in pairs for family in FAMILIES]
+            for pairs in ([("z/b", "y/b"), ("z/a", "y/b")], [("y/b", "x/a"), ("y/a", "x/a")])
+        )
+        old = {node: _kill(town, node) for node in NODES}
+        say([*ending, *lasting])
+        assert losing([*ending, *lasting]) == [], "packets need no agent"
+        town.hold({1: network("podSelector: {}, policyTypes: [Ingress, Egress]", "z")})
+        assert carrying(town, ending) == []
+        say(lasting)
+        assert losing(lasting) == []
+    wait("the agents are back", lambda: all(town.agent_is_back(node, before) for node, before in old.items()), _SECONDS)
     assert town.wrong(1, expected("no * -> z\nno z -> *")) == []
 
 
@@ -269,3 +215,94 @@ def _kill(town: Town, node: str) -> str:
     assert agent, node
     assert agent.send(signal.SIGKILL)
     return agent.id
+
+
+# What somebody does: a pattern of the table's rules, each after its chain's name, and what is done wherever it is found.
+BY_HAND = {
+    "the rules that drop are deleted": (r"^(list-\S+-to) drop # handle (\d+)$", r"delete rule inet tortie \1 handle \2"),
+    "the rules of lists of policies are deleted": (r"^(list-\S+) .* # handle \d+$", r"flush chain inet tortie \1"),
+    "the rules of a chain that all take are deleted": ("^", "flush chain inet tortie to-pods"),
+    "a chain is deleted": ("^", "flush chain inet tortie to-pods; delete chain inet tortie to-pods"),
+    "a rule is added": ("^", "insert rule inet tortie to-pods accept"),
+    "the sets are emptied": ("^", "flush set inet tortie peers4; flush set inet tortie peers6"),
+    "the table is deleted": ("^", "delete table inet tortie"),
+}
+
+
+@pytest.fixture(scope="module")
+def around(town: Town) -> Holding:
+    return Holding(town, {"around": Row(AROUND_A_RESTART, HELD)})
+
+
+@pytest.mark.parametrize("row", BY_HAND)
+def test_what_is_done_by_hand_is_mended(town: Town, around: Holding, row: str) -> None:
+    """Agents are stopped meanwhile, so that it does harm; what has begun by it ends with it."""
+    world, right = around.world("around"), expected(HELD)
+    before, agents = [_content(town, node) for node in NODES], [town.agent(node) for node in NODES]
+    with ExitStack() as stack:
+        for agent in agents:
+            assert agent
+            stack.callback(agent.send, signal.SIGCONT)
+            assert agent.send(signal.SIGSTOP)
+        for node in NODES:
+            _by_hand(town, node, *BY_HAND[row])
+        amiss = town.amiss(world, right)
+        assert amiss, "it does no harm"
+        through = [one for one in amiss if not right[one] and one.on == "TCP 80" and one.target == "x/a"]
+        begun = [stack.enter_context(talk(town, world, one)) for one in through]
+        say(begun)
+        assert losing(begun) == []
+        for agent in agents:
+            assert agent
+            agent.send(signal.SIGCONT)
+        wait("it is mended", lambda: [_content(town, node) for node in NODES] == before, _SECONDS)
+        assert town.wrong(world, right) == []
+        wait("what has begun is cut", lambda: not carrying(town, begun), _SECONDS)
+
+
+def _by_hand(town: Town, node: str, pattern: str, command: str) -> None:
+    chain, rules = "", list[str]()
+    for line in town.nft(node, "-a", "list", "table", "inet", "tortie").splitlines():
+        if found := re.match(r"\s+chain (\S+) {", line):
+            chain = found[1]
+        rules.append(f"{chain} {line.strip()}")
+    todo = dict.fromkeys(one.expand(command) for one in re.finditer(pattern, "\n".join(rules), re.MULTILINE))
+    town.nft(node, "-f", "-", stdin="\n".join(todo))
+
+
+def _content(town: Town, node: str) -> list[str]:
+    """Return the words of a node's table: where elements and chains stand says nothing."""
+    if " tortie\n" not in town.nft(node, "list", "tables"):
+        return []
+    return sorted(town.nft(node, "-s", "list", "table", "inet", "tortie").replace(",", " ").split())
+
+
+def test_while_pods_come_and_go_all_holds(town: Town, around: Holding) -> None:
+    """They are peers and subjects of what holds: each time its sets change."""
+    world, right = around.world("around"), expected(HELD)
+    passing = [_passing(pod, world) for pod in ("x/a", "y/a", "y/b", "z/a")]
+    rounds = 0
+    with futures.ThreadPoolExecutor(1) as threads:
+        over = threads.submit(_come_and_go, town, passing, 2)
+        while not over.done():
+            assert town.wrong(world, right) == []
+            rounds += 1
+        over.result()
+    assert rounds > 3
+    assert town.wrong(world, right) == []
+
+
+def _passing(pod: str, world: int) -> Object:
+    made = pod_of(pod, world)
+    return {**made, "metadata": {**made["metadata"], "name": f"{made['metadata']['name']}-passing"}}
+
+
+def _come_and_go(town: Town, pods: list[Object], times: int) -> None:
+    listed = "\n---\n".join(map(json.dumps, pods))
+    try:
+        for _ in range(times):
+            town.kubectl.apply(listed)
+            town.kubectl.run("wait", "-f", "-", "--for=condition=Ready", "--timeout=60s", stdin=listed)
+            town.kubectl.run("delete", "-f", "-", stdin=listed)
+    finally:
+        town.kubectl.run("delete", "-f", "-", "--ignore-not-found", stdin=listed)

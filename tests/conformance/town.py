@@ -12,7 +12,7 @@ import select
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from click.testing import CliRunner
@@ -154,6 +154,11 @@ class Town:
         found = containers(self._nodes[node])
         return next((one for one in found if one.name == "agent" and one.pod.startswith("tortie-system/")), None)
 
+    def nft(self, node: str, *command: str, stdin: str | None = None) -> str:
+        """Return what `nft` prints on a node."""
+        line = [*self._nodes[node].place.enter, "nft", *command]
+        return subprocess.run(line, input=stdin, text=True, check=True, capture_output=True).stdout
+
     def agent_is_back(self, node: str, old: str) -> bool:
         """Whether another agent than that container runs, and is ready."""
         agent = self.agent(node)
@@ -280,17 +285,12 @@ class Town:
         """Send packets, and return what came of each, in their order."""
         for spot in self._spots.values():
             _drain(spot)
-        cpus = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cpus)})
-        try:
-            numbers = [next(self._numbers) for _ in sent]
+        numbers = [next(self._numbers) for _ in sent]
+        with self.arriving():
             for start in range(0, len(sent), _CHUNK):
                 for (spot, probe), number in zip(sent[start : start + _CHUNK], numbers[start:], strict=False):
                     spot.send(probe, number)
                 self._turns(1)
-            self._turns(_TURNS)
-        finally:
-            os.sched_setaffinity(0, cpus)
         got: dict[tuple[str, int], list[str]] = {}
         answers = set[tuple[str, str, int]]()
         for spot in self._spots.values():
@@ -303,6 +303,17 @@ class Town:
             Outcome(tuple(got.get((probe.protocol, number), ())), (spot.name, probe.protocol, number) in answers)
             for (spot, probe), number in zip(sent, numbers, strict=True)
         ]
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """What is sent inside has arrived when it ends, or never will."""
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        try:
+            yield
+            self._turns(_TURNS)
+        finally:
+            os.sched_setaffinity(0, cpus)
 
     def spot(self, world: int, name: str) -> Spot:
         """Return where somebody is."""
