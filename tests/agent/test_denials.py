@@ -4,15 +4,18 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from tests.agent.namespaces import needs_root
+from tests.agent.namespaces import needs_root, run
 from tests.agent.packets import Probe
 from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
-from tortie.agent import denials, nflog
+from tortie.addressing.allocator import address
+from tortie.agent import denials, nflog, rules
+from tortie.agent import nfnetlink as nf
 from tortie.agent.denials import Denials, NotLogged, told
 from tortie.agent.firewall import Firewall
 from tortie.agent.gate import Gate, Tally
@@ -62,7 +65,7 @@ class Said:
     def __init__(self, three: Three) -> None:
         node = three.net.nodes[0]
         self.gate = Gate(node.firewall)
-        pods = {A[0]: "ns/a", A[1]: "ns/a"}
+        pods = dict.fromkeys(map(address, A), "ns/a")
         self.denials = Denials(node.kernel.log, self.gate.denied_by, pods.get)
         self.running = asyncio.create_task(self.denials.run())
 
@@ -77,8 +80,8 @@ class Said:
     def has(self, last: int) -> bool:
         return self.denials._last == last
 
-    async def kept(self) -> list[denials.Denial]:
-        found: list[denials.Denial] = (await self.denials.after("", 0, 0))["denials"]
+    def kept(self) -> list[denials.Denial]:
+        found: list[denials.Denial] = self.denials.after("", 0)["denials"]
         return found
 
 
@@ -92,7 +95,7 @@ async def test_who_denied_a_packet(three: Three, row: str) -> None:
         assert not three.passes(C[0], A[0], port=8080)
         assert not three.passes(C[0], B[0])
         await eventually(lambda: said.denials._last == 1 + bool(policies))
-        found = [one for one in await said.kept() if one["to"] == A[0]]
+        found = [one for one in said.kept() if one["to"] == A[0]]
         assert [one["policies"] for one in found] == [[*policies]] * bool(policies)
         for one in found:
             assert one | {"time": "", "policies": []} == {
@@ -114,7 +117,7 @@ async def test_what_is_said_of_what_a_pod_sends(three: Three) -> None:
         for one in probes:
             assert not three.passes(one.source, one.target, one.protocol, one.port)
         await eventually(lambda: said.denials._last == len(probes))
-        assert [told(one) for one in await said.kept()] == [
+        assert [told(one) for one in said.kept()] == [
             "denied: ns/a (10.0.1.1) to 8.8.8.8, 53/UDP, by NetworkPolicy ns/web (Egress)",
             "denied: ns/a (fd00::1:1) to fd00::2:1, 5000/SCTP, by NetworkPolicy ns/web (Egress)",
             "denied: ns/a (fd00::1:1) to 2001:db8::8, ICMPv6, by NetworkPolicy ns/web (Egress)",
@@ -147,37 +150,61 @@ async def test_what_a_policy_stops_to_ask_for(three: Three) -> None:
             await eventually(partial(said.has, last))
 
 
-async def test_who_follows_misses_nothing_and_is_told_what_wasn_t_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(denials, "_ANSWER", 3)
+PACKET = nflog.Packet("x", bytes(4), bytes(4), 6, 80)
+LOG: nflog.PacketLog = object()  # type: ignore[assignment]
 
-    async def deciders(_chain: str) -> tuple[Direction, tuple[str, ...]]:
-        return "Ingress", WEB
 
-    packet = nflog.Packet("x", bytes(4), bytes(4), 6, 80)
-    log: nflog.PacketLog = object()  # type: ignore[assignment]
-    said = Denials(log, deciders, lambda _address: None)
-    first = await said.after("", 0, 0)
-    assert (first["number"], first["missed"], first["denials"]) == (0, 0, [])
-    waiting = asyncio.create_task(said.after(first["epoch"], 0, 60))
+async def nobody(_chain: str) -> tuple[Direction, tuple[str, ...]]:
     await asyncio.sleep(0)
-    await said._take([packet])
-    second = await waiting
-    assert (second["number"], len(second["denials"])) == (1, 1)
-    await said._take([packet, None, packet, packet, packet, packet])
-    third = await said.after(first["epoch"], 1, 60)
-    assert (third["number"], third["missed"], len(third["denials"])) == (5, 1, 3)
-    fourth = await said.after(first["epoch"], 5, 60)
-    assert (fourth["number"], fourth["missed"], len(fourth["denials"])) == (7, 0, 2)
-    await said._take([packet] * (denials.KEPT + 5))
-    fifth = await said.after(first["epoch"], 7, 60)
-    assert (fifth["missed"], len(fifth["denials"])) == (5, 3)
-    await said._take([None])
-    last = await said.after(first["epoch"], said._last - 1, 60)
-    assert (last["number"], last["missed"], last["denials"]) == (said._last, 1, [])
-    other = await Denials(log, deciders, lambda _address: None).after(first["epoch"], 7, 0)
+    return "Ingress", WEB
+
+
+def quiet(now: Callable[[], float] = lambda: 0.0) -> Denials:
+    """Denials without a kernel."""
+    return Denials(LOG, nobody, lambda _address: None, now)
+
+
+async def test_who_asks_again_is_told_what_is_new_and_what_was_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(denials, "_ANSWER", 3)
+    monkeypatch.setattr(denials, "MOST", 10_000)
+    said = quiet()
+    epoch = said.after("", 0)["epoch"]
+    # What comes before each question; the number that is known; then number, missed, how many, and whether there are more.
+    for packets, known, expected in (
+        ([], 0, (0, 0, 0, False)),
+        ([PACKET], 0, (1, 0, 1, False)),
+        ([PACKET, None, *[PACKET] * 4], 1, (5, 1, 3, True)),
+        ([], 5, (7, 0, 2, False)),
+        ([PACKET] * (denials.KEPT + 5), 7, (15, 5, 3, True)),
+        ([None], denials.KEPT + 12, (denials.KEPT + 13, 1, 0, False)),
+    ):
+        await said._take(packets)
+        found = said.after(epoch, known)
+        assert (found["number"], found["missed"], len(found["denials"]), found["more"]) == expected
+    other = quiet().after(epoch, 7)
     assert (other["number"], other["missed"]) == (0, 0), "another agent's numbers begin anew"
     with pytest.raises(NotLogged):
-        await Denials(None, deciders, lambda _address: None).after("", 0, 0)
+        Denials(None, nobody, lambda _address: None).after("", 0)
+
+
+async def test_who_asks_while_a_packet_is_looked_at_is_told_of_it_the_next_time() -> None:
+    said = quiet()
+    taking = asyncio.create_task(said._take([PACKET]))
+    await asyncio.sleep(0)  # it is asked who denied it
+    first = said.after("", 0)
+    await taking
+    second = said.after(first["epoch"], first["number"])
+    assert [len(one["denials"]) for one in (first, second)] == [0, 1]
+
+
+async def test_no_more_is_said_of_a_node_than_it_can_bear() -> None:
+    now = [0.0]
+    said = quiet(lambda: now[0])
+    await said._take([PACKET] * (denials.MOST + 7))
+    assert len(said._kept) == denials.MOST
+    now[0] = 1.0
+    await said._take([PACKET])
+    assert [number for number, _ in said._kept][-2:] == [denials.MOST, denials.MOST + 8]
 
 
 def v4(protocol: int, body: bytes, *, options: bytes = b"", offset: int = 0) -> bytes:
@@ -211,6 +238,10 @@ HEADERS = {
     "IPv6's first fragment": (v6(44, bytes((6, 0, 0, 1, *4 * b"\0")) + PORTS), (6, 443)),
     "IPv6's later fragment": (v6(44, bytes((6, 0, 1, 0, *4 * b"\0")) + PORTS), (6, None)),
     "IPv6 cut in an extension": (v6(0, b"\x06"), (0, None)),
+    "IPv6's destination options behind its first fragment": (
+        v6(44, bytes((60, 0, 0, 1, *4 * b"\0")) + bytes((6, 0, *6 * b"\0")) + PORTS),
+        (6, 443),
+    ),
     "IPv6 cut before": (v6(6, b"")[:39], None),
 }
 
@@ -254,6 +285,28 @@ def test_what_policies_decide_is_counted(three: Three) -> None:
     assert node.firewall.counters()[Counted(WEB[0], "Ingress", "Accept")][0] == 2, "a changed policy's counters go on"
     node.firewall.program()
     assert set(node.firewall.counters().values()) == {(0, 0)}
+
+
+@needs_root
+def test_parts_of_a_ruleset_that_is_split_are_one_policy(three: Three) -> None:
+    node = three.net.nodes[0]
+    node.begin_anew()
+    node.firewall = Firewall(node.kernel, counts=True)
+    for pod in node.known.values():
+        node.firewall.put(pod)
+    three.enforce({"r": isolating("Ingress"), "r-1": isolating("Ingress")}, {"a": ("r", "r-1")})
+    assert not three.passes(C[0], A[0])
+    assert {one: packets for one, (packets, _) in node.firewall.counters().items()} == {Counted(WEB[0], "Ingress", "Deny"): 1}
+    assert node.firewall.denied_by(rules.list_name(("r", "r-1"), "Ingress")) == ("Ingress", WEB)
+
+
+@needs_root
+def test_what_the_kernel_doesn_t_know_isn_t_asked_of_it(three: Three) -> None:
+    tables = three.net.nodes[0].kernel.tables
+    assert tables.takes(*rules.LOGGING)
+    assert tables.takes(nf.counted(nf.TRIED))
+    assert not tables.takes(nf.counted("none such"))
+    assert "tortie-tries" not in run(["nft", "list", "tables"], three.net.nodes[0].namespace)
 
 
 def test_counters_that_begin_anew_are_counted_on() -> None:

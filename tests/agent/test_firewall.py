@@ -247,6 +247,7 @@ def test_an_agent_that_starts_leaves_nothing_open(three: Three) -> None:
     assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
 
 
+HOOKS = ["sh", "-c", "nft -a list chains inet | grep -A1 'chain .*handle' | grep -B1 hook"]
 # What was done to the table since it was made, apart from rules that are gone.
 STRANGE = {
     "what others added": (
@@ -255,6 +256,8 @@ STRANGE = {
         "add counter inet tortie c",
     ),
     "a base chain of another kind": ("delete chain inet tortie to-pods", "add chain inet tortie to-pods"),
+    "it filters nothing": ("add table inet tortie { flags dormant; }",),
+    "a rule with a set of its own": ("insert rule inet tortie from-pods tcp dport { 80, 443 } accept",),
     "a base chain that is missing": ("delete chain inet tortie from-pods-here",),
     "a set of another kind": ("delete set inet tortie peers4", "add set inet tortie peers4 { type ipv4_addr; }"),
 }
@@ -267,7 +270,10 @@ def test_whatever_the_table_has_it_is_replaced(three: Three, row: str) -> None:
     listed = ["nft", "-j", "list", "table", "inet", "tortie"]
     before = names_in(json.loads(run(listed, node.namespace)))
     run(["nft", "; ".join(("flush table inet tortie", *STRANGE[row]))], node.namespace)
+    handles = run(HOOKS, node.namespace)
     node.firewall.mend()
+    if "base chain" not in row and "of another kind" not in row:
+        assert run(HOOKS, node.namespace) == handles, "it was refilled, and not made anew"
     assert names_in(json.loads(run(listed, node.namespace))) == before
     assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
 
@@ -286,8 +292,7 @@ def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
     node = three.net.nodes[0]
     any_port = RuleSetSpec("Namespace", isolates=("Ingress",), rules=(Rule("Ingress", "Accept", ("s",)),))
     three.enforce({"r": any_port}, {"a": ("r",)}, s=C[:1])
-    listed = ["sh", "-c", "nft -a list chains inet | grep -A1 'chain .*handle' | grep -B1 hook"]
-    before = run(listed, node.namespace)
+    before = run(HOOKS, node.namespace)
     assert before.count("hook") == 4
     sources = B[0], C[0]
     probes = [(three.places[one], Probe(one, A[0], "UDP", 1000 + n)) for n in range(100) for one in sources]
@@ -307,7 +312,7 @@ def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
         finally:
             stop.set()
     assert replacing.result() > 10
-    assert run(listed, node.namespace) == before
+    assert run(HOOKS, node.namespace) == before
     assert arrived == {C[0]: 2000}
 
 

@@ -310,12 +310,18 @@ def test_what_is_denied_is_shown_of_all_nodes(two: Cluster, tmp_path: Path) -> N
         try:
             for source, target in ((here, there), (there, here)):
                 two.kubectl.run("exec", source, "--", "sh", "-c", f"ping -c 1 -W 1 {pods[target]} || true")
-            wait("both are said", lambda: (tmp_path / "log").read_text().count("\n") == 2)
+            wait("both are said", lambda: len(denied(tmp_path / "log")) == 2)
+            (old,) = (one["metadata"]["name"] for one in agents(two) if one["spec"]["nodeName"] == "node-2")
+            two.kubectl.run("delete", "pod", "-n", NAMESPACE, old)
+            wait("another agent is there", lambda: rolled_out(two.kubectl, 2), 60)
+            two.kubectl.run("exec", here, "--", "sh", "-c", f"ping -c 1 -W 1 {pods[there]} || true")
+            wait("it is followed", lambda: len(denied(tmp_path / "log")) == 3)
         finally:
             following.terminate()
             following.wait()
-    assert sorted(plain((tmp_path / "log").read_text()).splitlines()) == [
+    assert sorted(denied(tmp_path / "log")) == [
         f"TIME  node-1  default/{there} -> default/{here} ICMP  (Ingress)  NetworkPolicy default/shut",
+        f"TIME  node-2  default/{here} -> default/{there} ICMP  (Ingress)  NetworkPolicy default/shut",
         f"TIME  node-2  default/{here} -> default/{there} ICMP  (Ingress)  NetworkPolicy default/shut",
     ]
     table = f"""\
@@ -323,12 +329,17 @@ TIME  NODE  FROM  TO  PORT  DIRECTION  DENIED BY
 TIME  node-2  default/{here}  default/{there}  ICMP  Ingress  NetworkPolicy default/shut"""
     assert plain(asked(two, "policy log --node node-2").stdout) == table
     rows = json.loads(asked(two, "policy log -o json").stdout)
-    assert [row["to"] for row in rows] == [pods[there], pods[here]], "the oldest one first"
+    assert [row["to"] for row in rows] == [pods[here], pods[there]], "the oldest one first; an agent that ended keeps none"
     assert asked(two, "policy log --node nowhere").stderr.startswith("Error: no agent is ready on node nowhere")
     (agent,) = (one["metadata"]["name"] for one in agents(two) if one["spec"]["nodeName"] == "node-1")
     said = two.kubectl.run("logs", "-n", NAMESPACE, agent)
     assert f"denied: {pods[there]} to default/{here} ({pods[here]}), ICMP, by NetworkPolicy default/shut (Ingress)" in said
     two.kubectl.run("delete", "networkpolicy", "shut")
+
+
+def denied(path: Path) -> list[str]:
+    """Return the lines about packets of a log that is followed."""
+    return [line for line in plain(path.read_text()).splitlines() if not line.startswith("Warning")]
 
 
 CHURNED = 60.0  # seconds

@@ -29,7 +29,7 @@ def put(compiler: Compiler, kind: str, seen: Object) -> None:
             compiler.put_pod(pod_facts(msgspec.convert(seen, policy_input.Pod)))
         case "namespaces":
             meta = msgspec.convert(seen, policy_input.Namespace).metadata
-            compiler.put_namespace(meta.name, meta.labels, log=logs(meta.annotations, []))
+            compiler.put_namespace(meta.name, meta.labels, log=logs(meta.annotations)[0])
         case "nodes":
             node = msgspec.convert(seen, lean.Node)
             compiler.put_node(node.metadata.name, node.metadata.labels, node_addresses(node))

@@ -5,8 +5,15 @@ import yaml
 
 from tests.policy.compiling import fresh
 from tortie.api.meta import LOG_DENIALS
-from tortie.api.policy_input import LogAnnotations
-from tortie.policy.policies import logs
+from tortie.api.policy_input import (
+    ClusterMetadata,
+    ClusterNetworkPolicy,
+    ClusterNetworkPolicySpec,
+    LabelSelector,
+    LogAnnotations,
+    Subject,
+)
+from tortie.policy.policies import cluster_network_policy, logs
 
 CLUSTER = """
 namespaces:
@@ -46,14 +53,18 @@ def test_who_logs(row: str) -> None:
 
 @pytest.mark.parametrize("said", ["", "true", "false"])
 def test_what_can_be_said(said: str) -> None:
-    problems: list[str] = []
-    assert logs(LogAnnotations(said), problems) == (said == "true")
-    assert problems == []
+    assert logs(LogAnnotations(said)) == (said == "true", ())
 
 
-def test_what_can_t_be_said() -> None:
-    problems: list[str] = []
-    assert not logs(LogAnnotations("yes"), problems)
-    assert problems == [
-        'metadata.annotations: tortie.dev/log-denials is \'yes\', and not "true" or "false"; denials aren\'t logged'
-    ]
+def test_what_can_t_be_said_is_a_remark() -> None:
+    """All of the policy is kept, so a ClusterNetworkPolicy is accepted."""
+    policy = cluster_network_policy(
+        ClusterNetworkPolicy(
+            ClusterMetadata("all", annotations=LogAnnotations("yes")),
+            ClusterNetworkPolicySpec("Admin", 1, Subject(namespaces=LabelSelector())),
+        )
+    )
+    assert (policy.problems, policy.log) == ((), False)
+    assert policy.remarks == (
+        'metadata.annotations: tortie.dev/log-denials is \'yes\', and not "true" or "false"; denials aren\'t logged',
+    )

@@ -4,7 +4,7 @@ Belongs here: whose connections may be forbidden since the last look, and whethe
 packet. Does not: how the kernel says and deletes them (`tortie.agent.conntrack`).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
 from tortie.addressing.allocator import Address
 from tortie.agent.conntrack import Connection, Flow
@@ -68,17 +68,17 @@ class Search:
         """Yield those that may not go on; `node` are the node's own addresses."""
         for one in connections:
             first, last = one.original.source, one.reply.source
-            if first in self._over or last in self._over or self._forbids(one, self._pods, node):
+            if first in self._over or last in self._over or self._forbids(one, node):
                 yield one
 
-    def _forbids(self, one: Connection, pods: Mapping[bytes, Pod], node: Collection[bytes]) -> bool:
+    def _forbids(self, one: Connection, node: Collection[bytes]) -> bool:
         """Whether one side's rules wouldn't let a connection begin, as `from-pods` and `to-pods` would see it."""
         first, last = one.original.source, one.reply.source
         if first == last:
             return False
-        sides: list[tuple[Pod | None, Direction, bytes]] = [(pods.get(first), "Egress", last)]
+        sides: list[tuple[Pod | None, Direction, bytes]] = [(self._pods.get(first), "Egress", last)]
         if first not in node and not (len(first) == 4 and first[0] == 127):
-            sides.append((pods.get(last), "Ingress", first))
+            sides.append((self._pods.get(last), "Ingress", first))
         return any(pod and not self._allows(pod, direction, other, one.reply) for pod, direction, other in sides)
 
     def _allows(self, pod: Pod, direction: Direction, other: bytes, reply: Flow) -> bool:

@@ -4,10 +4,11 @@ Belongs here: what the table has, and the transactions that change it, each as s
 should have (`tortie.agent.desired`), how a rule is written (`tortie.agent.rules`), nor when a policy holds
 (`tortie.policy.view`).
 
-Crash points: the table stays as the last transaction left it, and holds; the next agent replaces it by one transaction, in
-which nothing is open. Whatever the table is found to be, other than it was left: it is replaced too.
+Crash points: the table stays as the last transaction left it, and holds; the next agent refills it by one transaction, in
+which nothing is open. Whatever the table is found to be, other than it was left: it is refilled too.
 """
 
+import errno
 import logging
 import os
 from collections import Counter
@@ -24,7 +25,7 @@ from tortie.agent.matches import FAMILIES
 from tortie.agent.netlink import Closing, Netlink
 from tortie.agent.nflog import PacketLog
 from tortie.agent.nfnetlink import Batch, Refused, Socket
-from tortie.agent.rules import LOG_GROUP, LOG_LENGTH, Chains, Counted
+from tortie.agent.rules import Chains, Counted
 from tortie.agent.table import HERE, LOCAL, MACS, PEERS, TABLE, WAYS
 from tortie.api.compiled import Direction
 from tortie.policy.view import Changes, Names
@@ -40,12 +41,18 @@ class Kernel(Closing):
         self.drift = Drift(TABLE, self.tables.port)
         self.log: PacketLog | None = None
         try:
-            self.log = PacketLog(LOG_GROUP, LOG_LENGTH)
+            if not self.tables.takes(*rules.LOGGING):
+                raise OSError(errno.EOPNOTSUPP, "the kernel has no nft_log or nft_limit")  # noqa: TRY301 - said as the other
+            self.log = PacketLog(rules.LOG_GROUP, rules.LOG_LENGTH)
         except OSError as error:
             _log.error(
                 "denials can't be logged: %s; has the kernel nfnetlink_log, and does nobody else listen to its group %d?",
-                error, LOG_GROUP,
+                error, rules.LOG_GROUP,
             )  # fmt: skip
+
+    def counts(self) -> bool:
+        """Whether the kernel can count policies' packets; raises OSError."""
+        return self.tables.takes(nf.counted(nf.TRIED))
 
     def close(self) -> None:
         """Close it all."""
@@ -70,7 +77,7 @@ class Firewall:
         self._kernel = kernel
         self._desired = Desired(logs=kernel.log is not None, counts=counts)
         self._cuts = Cuts(self._desired)
-        self._counts = counts
+        self.counts = counts
         # What the kernel has, as far as it isn't said by the above.
         self._is_there = False
         self._is_inherited = False  # it has the table of the last agent, and nothing is known yet
@@ -78,7 +85,7 @@ class Firewall:
         self._leads: dict[str, Names | None] = {}  # by interface: the list that holds, () also for one that is open
         self._has_ranges: set[tuple[str, Family]] = set()
         self._counters: dict[str, frozenset[Counted]] = {}  # by RuleSet
-        self._counted = Counter[Counted]()  # how many RuleSets have each
+        self._counter_users = Counter[Counted]()  # how many RuleSets have each
 
     # --- what is told
 
@@ -146,13 +153,13 @@ class Firewall:
 
     def counters(self) -> dict[Counted, tuple[int, int]]:
         """Return the packets and bytes for which each policy decided since its counter is there; raises OSError."""
-        if not (self._counts and self._is_there):
+        if not (self.counts and self._is_there):
             return {}
         found = self._kernel.tables.counters(TABLE)
-        return {one: found[one.name] for one in self._counted if one.name in found}
+        return {one: found[one.name] for one in self._counter_users if one.name in found}
 
     def denied_by(self, chain: str) -> tuple[Direction | None, tuple[str, ...]]:
-        """Return the direction and the policies of which a chain says that it denied; nothing for one that is no more."""
+        """Return the direction and the policies of which a chain says that it denied; no policies for one that is no more."""
         for direction, way in WAYS.items():
             name, specs = chain.removesuffix(f"-{way}"), self._desired.specs
             if name == chain:
@@ -160,8 +167,7 @@ class Firewall:
             if name in specs:
                 return direction, specs[name].policies
             names = next((one for one in self._desired.uses if rules.list_name(one, direction) == chain), ())
-            isolating = rules.isolators(names, specs, direction)
-            return direction, tuple(policy for one in isolating for policy in specs[one].policies)
+            return direction, tuple(rules.policies_of(rules.isolators(names, specs, direction), specs))
         return None, ()
 
     # --- transactions
@@ -171,7 +177,7 @@ class Firewall:
         before, self._desired.errors = self._desired.errors, {}
         there, work = self._contents(), self._desired.everything()
         while True:
-            self._chains, self._leads, self._has_ranges, self._counters, self._counted = {}, {}, set(), {}, Counter()
+            self._chains, self._leads, self._has_ranges, self._counters, self._counter_users = {}, {}, set(), {}, Counter()
             chains, leads, batch = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE)
             table.prepare(batch, there)
             self._delta(work, chains, leads, batch)
@@ -181,7 +187,7 @@ class Firewall:
                 if self._blame(refused, before):
                     continue
                 if there is not None:  # it is too strange to be refilled
-                    there = None
+                    there, self._desired.errors = None, {}
                     continue
                 self._is_there = False
                 raise NotEnforced(f"nftables table inet {TABLE}: the kernel refused it: {refused}") from refused
@@ -231,11 +237,13 @@ class Firewall:
         self._has_ranges.update(work.refilled)
         self._has_ranges.difference_update(key for key in work.dropped if key not in work.refilled)
         for name in work.rule_sets:
-            self._counted.subtract(self._counters.pop(name, ()))
+            for one in self._counters.pop(name, ()):
+                self._counter_users[one] -= 1
+                if not self._counter_users[one]:
+                    del self._counter_users[one]
             if counters := self._counters_of(name):
                 self._counters[name] = counters
-                self._counted.update(counters)
-        self._counted = +self._counted
+                self._counter_users.update(counters)
 
     def _add_to_inherited(self, pod: Pod) -> None:
         """Add a link to the last agent's table, which stays until policies are known: open, or closed until then."""
@@ -297,7 +305,7 @@ class Firewall:
 
     def _counters_of(self, name: str) -> frozenset[Counted]:
         spec = self._desired.specs.get(name)
-        return rules.counted(spec) if self._counts and spec else frozenset()
+        return rules.counted(spec) if self.counts and spec and name not in self._desired.errors else frozenset()
 
     def _delete_counters(self, work: Work, batch: Batch) -> None:
         left = Counter[Counted]()
@@ -305,7 +313,7 @@ class Firewall:
             left.update(self._counters_of(name))
             left.subtract(self._counters.get(name, ()))
         for one, change in left.items():
-            if change < 0 and self._counted[one] + change == 0:
+            if change < 0 and self._counter_users[one] + change == 0:
                 batch.delete_counter(one.name)
 
     def _write_sets(self, work: Work, batch: Batch) -> None:

@@ -81,7 +81,7 @@ class Gate:
         self._sweeping: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "firewall")
-        self._counter = Tally()
+        self._tally = Tally()
 
     def close(self) -> None:
         """End the thread."""
@@ -141,6 +141,11 @@ class Gate:
         self._is_mending = False
         await self._cut()
         return True
+
+    @property
+    def counts(self) -> bool:
+        """Whether policies' packets are counted."""
+        return self._firewall.counts
 
     @property
     def rule_sets(self) -> int:
@@ -209,7 +214,7 @@ class Gate:
         """Read the policies' counters from time to time, for ever."""
         while True:
             try:
-                self._counter.take(await self._do(self._firewall.counters))
+                self._tally.take(await self._do(self._firewall.counters))
             except OSError as error:
                 _log.warning("policies' counters can't be read: %s; tried again in %g s", error, COUNT)
             await asyncio.sleep(COUNT)
@@ -217,7 +222,7 @@ class Gate:
     @property
     def counted(self) -> Mapping[Counted, tuple[int, int]]:
         """Packets and bytes for which policies decided."""
-        return self._counter.total
+        return self._tally.total
 
     def covers(self, known: Collection[str]) -> bool:
         """Whether nothing that runs is closed if only these pods are known."""

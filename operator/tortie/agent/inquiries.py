@@ -2,8 +2,8 @@
 
 One connection is one question, as with the plugin (`tortie.agent.door`): `{"question": "report"}`, or
 `{"question": "release", "address": …, "epoch": …, "sequence": …}`: all addresses of a link are freed together, so the result
-lists each, with its sequence. Or `{"question": "denials", "epoch": …, "number": …, "seconds": …}`: answered with the first
-denial behind that number, or after so many seconds. The answer is `{"result": …}` or `{"error": {"msg": …}}`.
+lists each, with its sequence. Or `{"question": "denials", "epoch": …, "number": …}`: those behind that number of that epoch.
+The answer is `{"result": …}` or `{"error": {"msg": …}}`.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from tortie.agent.service import Service
 from tortie.agent.wire import Wire
 
 Question = dict[str, Any]
-_LONGEST = 60.0  # seconds that a question for denials waits at most
 
 
 def question(data: bytes) -> Question | None:
@@ -52,7 +51,7 @@ class Inquiries:
             return _error(f"the question {asked['question']!r} is none of {', '.join(self._known)}")
         try:
             return {"result": await known(asked)}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return _error(f"{asked['question']}: {error!r} is missing or wrong; are tortiectl and agent of one version?")
         except (NotReclaimed, NotLogged) as error:
             return _error(str(error))
@@ -79,7 +78,7 @@ class Inquiries:
         }
 
     async def _denied(self, asked: Question) -> dict[str, Any]:
-        return await self._denials.after(str(asked["epoch"]), int(asked["number"]), min(float(asked["seconds"]), _LONGEST))
+        return self._denials.after(str(asked["epoch"]), int(asked["number"]))
 
     async def _release(self, asked: Question) -> dict[str, Any]:
         one, epoch, sequence = address(asked["address"]), str(asked["epoch"]), int(asked["sequence"])

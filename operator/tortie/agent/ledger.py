@@ -133,10 +133,10 @@ class Ledger:
         """Return what a link has, nothing if it is unknown."""
         return self._links.get(host, ())
 
-    def pod_at(self, text: str) -> str | None:
+    def pod_at(self, one: Address) -> str | None:
         """Return the pod that has an address, as namespace/name."""
-        every = (entry for entries in self.links() for entry in entries)
-        found = next((entry.link for entry in every if str(entry.address) == text), None)
+        every = (entry for entries in self._links.values() for entry in entries)
+        found = next((entry.link for entry in every if entry.address == one), None)
         return f"{found.namespace}/{found.pod}" if found and found.pod else None
 
     def entries_of(self, block: OwnBlock) -> list[Entry]:

@@ -24,8 +24,8 @@ _PAYLOAD, _PREFIX = 9, 10
 _ROOM = 1 << 16
 # The kernel tells when so many wait, or when one has waited so many hundredths of a second.
 _MOST, _LONGEST = 10, 10
-_EXTENSIONS = {0, 43, 60}  # of IPv6's header: hop by hop, routing, destination (RFC 8200)
 _FRAGMENT = 44
+_EXTENSIONS = {0, 43, 60, _FRAGMENT}  # of IPv6's header: hop by hop, routing, destination (RFC 8200)
 _WITH_PORTS = {6, 17, 132}
 
 
@@ -105,11 +105,11 @@ def packet(said: str, data: bytes) -> Packet | None:
     elif len(data) >= 40 and data[0] >> 4 == 6:
         protocol, start, is_first = data[6], 40, True
         source, target = data[8:24], data[24:40]
-        while protocol in _EXTENSIONS and start + 2 <= len(data):
-            protocol, start = data[start], start + 8 * (data[start + 1] + 1)
-        if protocol == _FRAGMENT and start + 4 <= len(data):
-            is_first = not int.from_bytes(data[start + 2 : start + 4], "big") & 0xFFF8
-            protocol, start = data[start], start + 8
+        while protocol in _EXTENSIONS and start + 4 <= len(data) and is_first:
+            if protocol == _FRAGMENT:
+                is_first = not int.from_bytes(data[start + 2 : start + 4], "big") & 0xFFF8
+            length = 0 if protocol == _FRAGMENT else data[start + 1]
+            protocol, start = data[start], start + 8 * (length + 1)
     else:
         return None
     has_port = is_first and protocol in _WITH_PORTS and start + 4 <= len(data)

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -106,8 +106,25 @@ class Socket(Closing):
         """Return what a table has, of family inet; None: there is no such table, or it changes meanwhile."""
         if not self.has_table(table):
             return None
-        listed = [[_string(one[name]) for one in self._list(kind, table)] for kind, name in _NAMED]
+        listed = (
+            [_string(one[name]) for one in self._list(kind, table) if not _flags(one, flags) & its_rule_s]
+            for kind, name, flags, its_rule_s in _NAMED
+        )
         return Contents(*listed)
+
+    def takes(self, *expressions: bytes) -> bool:
+        """Whether the kernel knows these expressions, and counters; raises OSError."""
+        batch = Batch("tortie-tries")
+        batch.table()
+        batch.chain("c")
+        batch.counter(TRIED)
+        batch.rules("c", [rule(*expressions)])
+        batch.delete_table()
+        try:
+            self.commit(batch)
+        except Refused:
+            return False
+        return True
 
     def counters(self, table: str) -> dict[str, tuple[int, int]]:
         """Return a table's counters, by name: packets, and bytes."""
@@ -195,8 +212,8 @@ class Batch:
         return b"".join((head, *self._messages[:-1], last, _HEADER.pack(20, _END, _REQUEST, 0, 0), edge))
 
     def table(self, *, anew: bool = False) -> None:
-        """Make the table; `anew`: without anything that it had."""
-        self._add(NEW_TABLE, _CREATE, b"")
+        """Make the table, or let one that somebody set dormant filter again; `anew`: without anything that it had."""
+        self._add(NEW_TABLE, _CREATE, number(2, 0))
         if anew:
             self._add(DELETE_TABLE, 0, b"")
             self._add(NEW_TABLE, _CREATE, b"")
@@ -319,8 +336,13 @@ def _string(data: bytes) -> str:
     return data.rstrip(b"\0").decode()
 
 
-# What is listed of each kind, and where its name is.
-_NAMED = (GET_CHAIN, 3), (GET_SET, 2), (GET_OBJECT, 2)
+def _flags(one: Mapping[int, bytes], kind: int) -> int:
+    return int.from_bytes(one.get(kind, b""), "big")
+
+
+# What is listed of each kind: where its name is, where its flags are, and which of these says that it goes with its rule.
+_NAMED = (GET_CHAIN, 3, 10, 0x4), (GET_SET, 2, 3, 0x1), (GET_OBJECT, 2, 0, 0)
+TRIED = "c"  # a counter that `takes` makes
 
 
 # --- elements of sets and maps

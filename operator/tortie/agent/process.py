@@ -168,7 +168,10 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ke
 
 
 def _gate(kernel: Kernel, settings: Settings) -> Gate:
-    firewall = Firewall(kernel, counts=settings.policy_counters)
+    counts = settings.policy_counters and kernel.counts()
+    if settings.policy_counters and not counts:
+        _log.error("policies' packets can't be counted: the kernel has no nft_objref or no counters")
+    firewall = Firewall(kernel, counts=counts)
     return Gate(firewall, settings.policy_gate, settings.policy_gate_exempt)
 
 
@@ -239,7 +242,7 @@ class Agent:
                 tasks.create_task(self.firewall.run())
                 tasks.create_task(self._drift.run(self.gate.mend))
                 tasks.create_task(self.denials.run())
-                if self._settings.policy_counters:
+                if self.gate.counts:
                     tasks.create_task(self.gate.count())
                 tasks.create_task(_probe_forever(self._ledger, self.service))
                 await asyncio.to_thread(_install, self._settings)

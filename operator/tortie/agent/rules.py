@@ -16,6 +16,9 @@ LOG_LENGTH = 128  # bytes of each: headers
 
 Chains = dict[str, tuple[bytes, ...]]
 
+_LIMIT = nf.limit(LOG_RATE, LOG_BURST)
+LOGGING = _LIMIT, nf.log(LOG_GROUP, "", LOG_LENGTH)  # what the kernel must know to log
+
 _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 ACCEPT, CLOSED = (nf.rule(nf.verdict(nf.ACCEPT)),), (nf.rule(nf.verdict(nf.DROP)),)
@@ -128,8 +131,8 @@ def _list_chains(direction: Direction, names: Sequence[str], specs: Mapping[str,
         if terms.logs and any(specs[name].log for name in isolating):
             made[f"{chain}-denied"] = _logged(chain)
             verdict = nf.verdict(nf.GOTO, f"{chain}-denied")
-        denying = (Counted(policy, direction, "Deny") for name in isolating for policy in specs[name].policies)
-        rest.append(nf.rule(*_counted(denying, terms), verdict))
+        denying = (Counted(policy, direction, "Deny") for policy in policies_of(isolating, specs))
+        rest.append(nf.rule(*_counting(denying, terms), verdict))
     else:
         rest.extend(ACCEPT)
     if any(_passes(specs[name], direction) for name in names if specs[name].tier == "Admin"):
@@ -142,6 +145,11 @@ def _list_chains(direction: Direction, names: Sequence[str], specs: Mapping[str,
 def isolators(names: Iterable[str], specs: Mapping[str, RuleSetSpec], direction: Direction) -> list[str]:
     """Return the RuleSets of a list by which nothing passes that none of its rules accepts."""
     return [name for name in names if direction in specs[name].isolates]
+
+
+def policies_of(names: Iterable[str], specs: Mapping[str, RuleSetSpec]) -> list[str]:
+    """Return the policies of RuleSets; parts of one that is split name the same ones."""
+    return list(dict.fromkeys(policy for name in names for policy in specs[name].policies))
 
 
 def passes(spec: RuleSetSpec) -> bool:
@@ -165,7 +173,7 @@ def _chains(chain: str, rules: Sequence[Rule], terms: Terms, verdicts: Mapping[A
     made: Chains = {}
     written = list[bytes]()
     for number, rule in enumerate(rules):
-        verdict = b"".join(_counted(_counters(rule), terms)) + verdicts[rule.action]
+        verdict = b"".join(_counting(_counters(rule), terms)) + verdicts[rule.action]
         peers, ports = list(_peers(rule, terms)), list(_ports(rule.ports))
         said = rule.sources[0] if rule.sources else ""
         if len(peers) * len(ports) > len(peers) + len(ports):
@@ -189,8 +197,7 @@ def _denied(name: str, direction: Direction) -> str:
 
 def _logged(said: str) -> tuple[bytes, ...]:
     """Return a chain that denies, and says so; a limit decides about what is said alone."""
-    log = nf.rule(nf.limit(LOG_RATE, LOG_BURST), nf.log(LOG_GROUP, said, LOG_LENGTH))
-    return log, nf.rule(nf.verdict(nf.DROP))
+    return nf.rule(_LIMIT, nf.log(LOG_GROUP, said, LOG_LENGTH)), nf.rule(nf.verdict(nf.DROP))
 
 
 def counted(spec: RuleSetSpec) -> frozenset[Counted]:
@@ -206,7 +213,7 @@ def _counters(rule: Rule) -> Iterator[Counted]:
             yield Counted(policy, rule.direction, rule.action)
 
 
-def _counted(counters: Iterable[Counted], terms: Terms) -> list[bytes]:
+def _counting(counters: Iterable[Counted], terms: Terms) -> list[bytes]:
     return [nf.counted(one.name) for one in counters] if terms.counts else []
 
 

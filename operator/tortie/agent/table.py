@@ -48,6 +48,7 @@ def prepare(batch: nf.Batch, there: nf.Contents | None) -> None:
     if there is None or not chains.keys() <= set(there.chains):
         batch.table(anew=True)
     else:
+        batch.table()
         batch.flush_all()
         for name in there.sets:
             batch.delete_set(name)

@@ -42,24 +42,22 @@ def release(address: str, epoch: str, sequence: int, run: Path) -> None:
 @command.command()
 @click.option("--epoch", default="", help="Which agent's numbers are meant; with another one all that is kept is new.")
 @click.option("--number", default=0, help="The last denial that is known.")
-@click.option("--seconds", default=0.0, help="How long to wait for the next one.")
 @RUN
-def denials(epoch: str, number: int, seconds: float, run: Path) -> None:
+def denials(epoch: str, number: int, run: Path) -> None:
     """Say what was denied lately, where a policy asks for that to be logged."""
-    answer = _ask(run, seconds + _PATIENCE, question="denials", epoch=epoch, number=number, seconds=seconds)
-    click.echo(json.dumps(answer))
+    click.echo(json.dumps(_ask(run, question="denials", epoch=epoch, number=number)))
 
 
-def _ask(run: Path, patience: float = _PATIENCE, **question: Any) -> Any:
+def _ask(run: Path, **question: Any) -> Any:
     path = run / "agent.sock"
     try:
         with socket.socket(socket.AF_UNIX) as asked:
-            asked.settimeout(patience)
+            asked.settimeout(_PATIENCE)
             asked.connect(str(path))
             asked.sendall(json.dumps(question).encode())
             asked.shutdown(socket.SHUT_WR)
             answer = json.loads(b"".join(iter(lambda: asked.recv(65536), b"")))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # an agent that ends gives no whole answer
         raise click.ClickException(f"the agent doesn't answer at {path}: {error}; is it running on this node?") from error
     if "error" in answer:
         raise click.ClickException(answer["error"]["msg"])

@@ -163,12 +163,13 @@ class Policies:
     def _on_namespace(self, old: policy_input.Namespace | None, new: policy_input.Namespace | None) -> None:
         with self._taking(old or new):
             if new is not None:
-                meta, problems = new.metadata, list[str]()
-                self._compiler.put_namespace(meta.name, meta.labels, log=logs(meta.annotations, problems))
+                meta = new.metadata
+                log, remarks = logs(meta.annotations)
+                self._compiler.put_namespace(meta.name, meta.labels, log=log)
                 if old is None or old.metadata.annotations != meta.annotations:
-                    for problem in problems:
+                    for remark in remarks:
                         about = Reference("v1", "Namespace", meta.name, meta.uid)
-                        self._events.post(about, "Warning", POLICY_NOT_REALIZED, problem)
+                        self._events.post(about, "Warning", POLICY_NOT_REALIZED, remark)
             elif old is not None:
                 self._compiler.drop_namespace(old.metadata.name)
 
@@ -202,10 +203,11 @@ class Policies:
 
     def _put_policy(self, policy: Policy, uid: str) -> None:
         self._compiler.put_policy(policy)
-        if policy.problems and self._told.get(policy.key) != policy.problems:
-            for problem in policy.problems:
+        told = policy.problems + policy.remarks
+        if told and self._told.get(policy.key) != told:
+            for problem in told:
                 self._events.post(_reference(policy.key, uid), "Warning", POLICY_NOT_REALIZED, problem)
-        self._told[policy.key] = policy.problems
+        self._told[policy.key] = told
 
     def _drop_policy(self, key: tuple[str, str, str]) -> None:
         self._compiler.drop_policy(key)

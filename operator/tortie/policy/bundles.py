@@ -29,7 +29,7 @@ class Bundle:
     @property
     def namespace(self) -> str | None:
         """Whose NetworkPolicies they are; None: they are ClusterNetworkPolicies."""
-        return next(iter(self.policies))[1] or None if self.policies else None
+        return next(iter(self.policies), ("", "", ""))[1] or None
 
     def resolution(self, group: Group) -> tuple[PodPort, ...]:
         """Return how a group's pods call the ports that ingress rules name."""

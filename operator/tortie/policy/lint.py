@@ -54,7 +54,7 @@ class _Lint:
 
     def findings(self) -> Iterator[Finding]:
         for key, policy in self._world.policies.items():
-            for problem in policy.problems:
+            for problem in policy.problems + policy.remarks:
                 field, _, what = problem.partition(": ")
                 yield Finding("problem", policy.name, field, what, "mend the field")
             yield from self._subject(policy)

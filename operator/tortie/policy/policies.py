@@ -90,7 +90,13 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A policy. `key` is its kind, namespace and name; `problems` say what of it can't be kept, `log`: denials are logged."""
+    """A policy. `key` is its kind, namespace and name.
+
+    Attributes:
+        problems: What of it can't be kept.
+        remarks: What is wrong besides: all of it is kept.
+        log: Whether what is denied by it is logged.
+    """
 
     key: tuple[str, str, str]
     tier: Tier
@@ -99,6 +105,7 @@ class Policy(msgspec.Struct, frozen=True):
     isolates: frozenset[Direction]
     rules: tuple[Rule, ...]
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     log: bool = False
 
     @property
@@ -126,16 +133,16 @@ def network_policy(policy: NetworkPolicy) -> Policy:
         problems.append(f"spec.podSelector.{error}; it selects every pod of the namespace until that is mended")
         subject = PodPeer(meta.namespace, EVERYTHING, EVERYTHING)
     key = ("NetworkPolicy", meta.namespace, meta.name)
-    log = logs(meta.annotations, problems)
-    return Policy(key, "Namespace", 0, subject, isolates, tuple(rules), tuple(problems), log)
+    log, remarks = logs(meta.annotations)
+    return Policy(key, "Namespace", 0, subject, isolates, tuple(rules), tuple(problems), remarks, log)
 
 
-def logs(annotations: LogAnnotations, problems: list[str]) -> bool:
-    """Return whether denials are to be logged; what is neither yes nor no is a problem."""
+def logs(annotations: LogAnnotations) -> tuple[bool, tuple[str, ...]]:
+    """Return whether denials are to be logged, and what is wrong with what is said about that."""
     said = annotations.log_denials
-    if said not in ("", "true", "false"):
-        problems.append(f'metadata.annotations: {LOG_DENIALS} is {said!r}, and not "true" or "false"; denials aren\'t logged')
-    return said == "true"
+    if said in ("", "true", "false"):
+        return said == "true", ()
+    return False, (f'metadata.annotations: {LOG_DENIALS} is {said!r}, and not "true" or "false"; denials aren\'t logged',)
 
 
 # By whether each direction is named.
@@ -216,8 +223,8 @@ def cluster_network_policy(policy: ClusterNetworkPolicy) -> Policy:
         problems.append(f"spec.subject: {error}; it is about every pod until that is mended")
         subject = ALL_PODS
     key = ("ClusterNetworkPolicy", "", meta.name)
-    log = logs(meta.annotations, problems)
-    return Policy(key, tier, spec.priority, subject, frozenset(), tuple(rules), tuple(problems), log)
+    log, remarks = logs(meta.annotations)
+    return Policy(key, tier, spec.priority, subject, frozenset(), tuple(rules), tuple(problems), remarks, log)
 
 
 def _cluster_rules(direction: Direction, number: int, one: ClusterRule, problems: list[str]) -> Iterator[Rule]:

@@ -60,7 +60,7 @@ def _world(cluster: Cluster, path: str | None) -> World:
 
 def _warn_of_problems(world: World) -> None:
     for policy in world.policies.values():
-        for problem in policy.problems:
+        for problem in policy.problems + policy.remarks:
             warn(f"{policy.name}: {problem}")
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -14,17 +15,16 @@ from tortie.cli.ctl.cluster import PODS, Cluster, list_lean
 from tortie.cli.ctl.output import OUTPUT, Column, Row, dump, show
 from tortie.cli.ctl.policy_objects import warn
 from tortie.kube.client import ApiError, Client
-from tortie.policy.world import PodKey
+from tortie.kube.resource import key_of
 
 DENIALS = (
     Column("time", "TIME"), Column("node", "NODE"), Column("source", "FROM"), Column("target", "TO"), Column("port", "PORT"),
     Column("direction", "DIRECTION"), Column("policies", "DENIED BY"),
 )  # fmt: skip
-# Seconds that an agent waits for the next denial before it answers that there was none.
-_WAIT = 20.0
-# Seconds: until an agent that doesn't answer is asked again, and between two looks for agents and pods that are new.
-_AGAIN = 5.0
-_LOOK = 10.0
+# Seconds between two rounds of questions: each question is a process on a node.
+_ROUND = 2.0
+# Seconds after which pods are listed again, where a name is asked for: of an address that a pod had, and of another one.
+_LOOK, _LOOK_FOR_STRANGERS = 10.0, 60.0
 _NOTHING = f"nothing was denied where it is logged; kubectl annotate networkpolicy NAME {LOG_DENIALS}=true lets it be"
 
 
@@ -37,18 +37,18 @@ def log(cluster: Cluster, *, follow: bool, node: str | None, output: str) -> Non
     """Show what policies denied lately: who, whom, on which port, and by which policies.
 
     Nodes say it of policies, and of the NetworkPolicies of namespaces, that have the annotation tortie.dev/log-denials=true;
-    each node keeps the last thousand, and says ten a second of each policy. With -f, json is one object a line.
+    each node keeps the last thousand. Pods of other nodes are named as they are now. With -f, json is one object a line.
     """
+    if follow and output == "yaml":
+        raise click.UsageError("-o yaml can't be followed, as it has no end; use -o json")
 
     async def look(client: Client) -> list[Row]:
-        return await Following(client, cluster.namespace, node).once()
+        return await Asker(client, cluster.namespace, node).kept()
 
     async def go_on(client: Client) -> None:
-        await Following(client, cluster.namespace, node).run(output)
+        await Asker(client, cluster.namespace, node).follow(output)
 
     if follow:
-        if output == "yaml":
-            raise click.UsageError("-o yaml can't be followed, as it has no end; use -o json")
         try:
             cluster.ask(go_on)
         except KeyboardInterrupt:
@@ -60,79 +60,99 @@ def log(cluster: Cluster, *, follow: bool, node: str | None, output: str) -> Non
         show(map(_shown, rows), DENIALS, output, empty=_NOTHING)
 
 
-class Following:
-    """Asks each agent for what it has; `only`: one node's."""
+class _Place(NamedTuple):
+    """Up to where an agent was asked: the agent's epoch, and the number of the last denial."""
+
+    epoch: str = ""
+    number: int = 0
+
+
+class Asker:
+    """Asks each agent for what it has that wasn't said yet; `only`: one node's."""
 
     def __init__(self, client: Client, namespace: str, only: str | None) -> None:
         self._client, self._namespace, self._only = client, namespace, only
-        self._pods: Mapping[str, PodKey] = {}
-        self._looked = float("-inf")
+        self._names = Names(client)
+        self._places: dict[str, _Place] = {}  # by pod
 
-    async def once(self) -> list[Row]:
+    async def kept(self) -> list[Row]:
         """Return what is kept, oldest first."""
         found = await self._agents()
         need_agents(found, self._namespace)
+        return await self._new(found)
 
-        async def one(node: str) -> list[Row]:
-            try:
-                return await self._rows(node, json.loads(await self._ask(found[node])))
-            except (ApiError, ValueError) as error:
-                warn(f"node {node}: {error}")
-                return []
-
-        return sorted((row for rows in await each(found, one) for row in rows), key=lambda row: str(row["time"]))
-
-    async def run(self, output: str) -> None:
-        """Print what is kept, and what comes, for ever; agents that come are asked, too."""
-        asked: dict[str, asyncio.Task[None]] = {}
-        need_agents(await self._agents(), self._namespace)
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                for node, pod in (await self._agents()).items():
-                    if pod not in asked or asked[pod].done():
-                        asked[pod] = tasks.create_task(self._follow(node, pod, output))
-                await asyncio.sleep(_LOOK)
-
-    async def _follow(self, node: str, pod: str, output: str) -> None:
-        """Print what an agent says, until it doesn't answer."""
-        epoch, number = "", 0
+    async def follow(self, output: str) -> None:
+        """Print what is kept, and what comes, for ever; what an agent, or the API server, refuses is asked again."""
+        found = await self._agents()
+        need_agents(found, self._namespace)
         while True:
             try:
-                said = json.loads(await self._ask(pod, f"--epoch={epoch}", f"--number={number}", f"--seconds={_WAIT:g}"))
-            except (ApiError, ValueError) as error:
-                warn(f"node {node}: {error}; asked again soon")
-                await asyncio.sleep(_AGAIN)
-                return
-            if said["missed"]:
-                warn(f"node {node}: {said['missed']} more were denied than it kept")
-            for row in await self._rows(node, said):
-                click.echo(json.dumps(row) if output == "json" else _line(row))
-            epoch, number = said["epoch"], said["number"]
-
-    async def _ask(self, pod: str, *options: str) -> bytes:
-        return await ask(self._client, self._namespace, pod, "denials", *options)
+                for row in await self._new(found):
+                    click.echo(json.dumps(row) if output == "json" else _line(row))
+                sys.stdout.flush()
+                await asyncio.sleep(_ROUND)
+                found = await agents(self._client, self._namespace)
+            except ApiError as error:
+                warn(f"{error}; tried again in {_ROUND:g} s")
+                await asyncio.sleep(_ROUND)
 
     async def _agents(self) -> dict[str, str]:
         found = await agents(self._client, self._namespace)
         if self._only is not None and self._only not in found:
             raise click.ClickException(f"no agent is ready on node {self._only}: tortiectl node status says more")
-        return {node: pod for node, pod in found.items() if self._only in (None, node)}
+        return found
 
-    async def _rows(self, node: str, said: Mapping[str, Any]) -> list[Row]:
-        """Return an agent's denials, with the names of other nodes' pods, which it doesn't know."""
-        for one in said["denials"]:
-            for end, pod in (("from", "fromPod"), ("to", "toPod")):
-                one[pod] = one[pod] or await self._pod_at(one[end])
-        return [{"node": node, **one} for one in said["denials"]]
+    async def _new(self, pods: Mapping[str, str]) -> list[Row]:
+        """Return what agents, by node, have that is new, oldest first."""
 
-    async def _pod_at(self, address: str) -> str | None:
-        now = asyncio.get_running_loop().time()
-        if address not in self._pods and now > self._looked + _LOOK:
-            self._looked = now
-            pods = await list_lean(self._client, PODS.path(), Pod)
-            of_nodes = (one for one in pods if not one.spec.host_network and one.status.phase not in ("Succeeded", "Failed"))
-            self._pods = {ip.ip: (one.metadata.namespace, one.metadata.name) for one in of_nodes for ip in one.status.pod_ips}
-        return "/".join(self._pods[address]) if address in self._pods else None
+        async def one(node: str) -> list[Row]:
+            try:
+                return await self._rows(node, pods[node])
+            except (ApiError, ValueError) as error:
+                warn(f"node {node}: {error}")
+                return []
+
+        nodes = [node for node in pods if self._only in (None, node)]
+        return sorted((row for rows in await each(nodes, one) for row in rows), key=lambda row: str(row["time"]))
+
+    async def _rows(self, node: str, pod: str) -> list[Row]:
+        found, said = list[Row](), dict[str, Any](more=True)
+        while said["more"]:
+            place = self._places.get(pod, _Place())
+            where = f"--epoch={place.epoch}", f"--number={place.number}"
+            said = json.loads(await ask(self._client, self._namespace, pod, "denials", *where))
+            if said["missed"]:
+                warn(f"node {node}: {said['missed']} more were denied, at least, than it kept")
+            for one in said["denials"]:
+                for end, whose in (("from", "fromPod"), ("to", "toPod")):
+                    one[whose] = one[whose] or await self._names.at(one[end])  # the agent knows its own pods
+                found.append({"node": node, **one})
+            self._places[pod] = _Place(said["epoch"], said["number"])
+        return found
+
+
+class Names:
+    """Tells whose an address is now; pods are listed anew after a while, when somebody asks."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pods: dict[str, str] = {}
+        self._listed = float("-inf")
+        self._listing = asyncio.Lock()
+
+    async def at(self, address: str) -> str | None:
+        """Return the pod that has an address, as namespace/name; raises ApiError."""
+        async with self._listing:
+            now = asyncio.get_running_loop().time()
+            # An address that no pod has is often one from outside, and asked about again and again.
+            if now > self._listed + (_LOOK if address in self._pods else _LOOK_FOR_STRANGERS):
+                pods = await list_lean(self._client, PODS.path(), Pod)
+                own = (one for one in pods if not one.spec.host_network and one.status.phase not in ("Succeeded", "Failed"))
+                self._pods = {
+                    ip.ip: key_of(one.metadata.name, one.metadata.namespace) for one in own for ip in one.status.pod_ips
+                }
+                self._listed = now
+        return self._pods.get(address)
 
 
 def _shown(row: Row) -> Row:
