@@ -253,13 +253,16 @@ UNKEPT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a policy": (
         calico("NetworkPolicy", {}, "default.web", version=V1, namespace="shop"),
         [
-            "loss NetworkPolicy/shop/default.web : is not kept: Tortie enforces no policy yet, so what it forbids today is"
-            " allowed"
+            "loss NetworkPolicy/shop/default.web : is not kept: Tortie knows none of Calico's own policies, so what it alone"
+            " forbids is allowed; write a NetworkPolicy"
         ],
     ),
     "a global policy": (
         calico("GlobalNetworkPolicy", {}, "deny"),
-        ["loss GlobalNetworkPolicy/deny : is not kept: Tortie enforces no policy yet, so what it forbids today is allowed"],
+        [
+            "loss GlobalNetworkPolicy/deny : is not kept: Tortie knows none of Calico's own policies, so what it alone forbids"
+            " is allowed; write a NetworkPolicy"
+        ],
     ),
     "a staged one": (
         calico("StagedGlobalNetworkPolicy", {}, "s"),
@@ -280,9 +283,17 @@ UNKEPT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "another one's object": ({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}}, []),
     "Kubernetes' policy": (
         {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "d", "namespace": "n"}},
+        ["note NetworkPolicy.networking.k8s.io : 1 in the cluster: Tortie enforces them, too"],
+    ),
+    "a policy of Kubernetes for administrators": (
+        {"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": "d"}},
+        ["note ClusterNetworkPolicy.policy.networking.k8s.io : 1 in the cluster: Tortie enforces them, too"],
+    ),
+    "one of before": (
+        {"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": {"name": "d"}},
         [
-            "loss NetworkPolicy.networking.k8s.io : 1 in the cluster: Tortie enforces none yet, so what they forbid today is"
-            " allowed"
+            "loss AdminNetworkPolicy.policy.networking.k8s.io : 1 in the cluster: Tortie enforces none of these; write"
+            " ClusterNetworkPolicies in their place"
         ],
     ),
     "a node that reflects routes": (

@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 
-_POLICY = "is not kept: Tortie enforces no policy yet, so what it forbids today is allowed"
+_POLICY = "is not kept: Tortie knows none of Calico's own policies, so what it alone forbids is allowed; write a NetworkPolicy"
 _UNKEPT = {
     **dict.fromkeys(("NetworkPolicy", "GlobalNetworkPolicy"), _POLICY),
     **dict.fromkeys(
@@ -54,6 +54,7 @@ _KUBERNETES_POLICIES = {
     "networking.k8s.io": frozenset({"NetworkPolicy"}),
     "policy.networking.k8s.io": frozenset({"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"}),
 }
+_ENFORCED = frozenset({"NetworkPolicy", "ClusterNetworkPolicy"})
 
 _FELIX_LOSSES = {
     "bpfEnabled": "Tortie has no eBPF mode: kube-proxy must serve Services again before Calico goes",
@@ -149,8 +150,11 @@ def _object(one: Object, kind: str) -> Iterator[Finding]:
 
 def _policies(found: Counter[str]) -> Iterator[Finding]:
     for kind, count in sorted(found.items()):
-        message = f"{count} in the cluster: Tortie enforces none yet, so what they forbid today is allowed"
-        yield Finding("loss", kind, "", "", message)
+        if kind.partition(".")[0] in _ENFORCED:
+            yield Finding("note", kind, "", "", f"{count} in the cluster: Tortie enforces them, too")
+        else:
+            message = f"{count} in the cluster: Tortie enforces none of these; write ClusterNetworkPolicies in their place"
+            yield Finding("loss", kind, "", "", message)
 
 
 def _held(block: Object) -> int:
