@@ -34,8 +34,7 @@ def problems(part: str, metric: Declared) -> list[str]:
         "an _info is a gauge": words[-1] != "info" or metric.type == "gauge",
         "a histogram ends in its unit": metric.type != "histogram" or words[-1] in ("seconds", "bytes"),
         "a unit is a base unit": not OTHER_UNITS & set(words),
-        "a unit stands at the end": not {"seconds", "bytes"}
-        & set(words[:-1]) - ({"seconds"} if words[-1] == "total" else set()),
+        "a unit stands at the end": not {"seconds", "bytes"} & set(words[: -2 if words[-1] == "total" else -1]),
         "its name doesn't say its type": metric.type not in words,
         "its suffix isn't a histogram's": words[-1] not in ("count", "sum", "bucket", "created"),
         "its help is a sentence": re.match(r"[A-Z0-9].*[^.]\.$", metric.help),
