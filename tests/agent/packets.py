@@ -122,6 +122,7 @@ def _packet(probe: Probe, number: int, version: int) -> bytes:
             where = 6
         case "SCTP":
             body = struct.pack(">HHIIBBHIIHHI", number, probe.port, 0, 0, 1, 0, 20, 1, 65536, 1, 1, 1)
+            body = body[:8] + struct.pack("<I", _crc32c(body)) + body[12:]
             where = 0
         case _:
             body = struct.pack(">BBHHH", _ECHO6 if version == 6 else _ECHO, 0, 0, number, 1)
@@ -133,6 +134,16 @@ def _packet(probe: Probe, number: int, version: int) -> bytes:
     if version == 4:
         return struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, protocol, 0) + source + target + body
     return struct.pack(">IHBB", 6 << 28, len(body), protocol, 64) + source + target + body
+
+
+def _crc32c(data: bytes) -> int:
+    """Return SCTP's checksum (RFC 9260, appendix A): a packet with another one is invalid, and kube-proxy drops it."""
+    found = 0xFFFFFFFF
+    for byte in data:
+        found ^= byte
+        for _ in range(8):
+            found = found >> 1 ^ (0x82F63B78 if found & 1 else 0)
+    return found ^ 0xFFFFFFFF
 
 
 def _checksum(data: bytes) -> int:

@@ -122,8 +122,9 @@ runtime_type = "io.containerd.runc.v2"
         }  # fmt: skip
 
     def _kube_proxy(self) -> dict[str, Any]:
+        mode = "iptables" if int(self.name.rpartition("-")[2]) % 2 == 0 else "nftables"  # both are met in every cluster
         return {
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": mode,
             "clientConnection": {"kubeconfig": str(self.folder.parent / "kube-proxy.kubeconfig")},
             "hostnameOverride": self.name, "clusterCIDR": f"{PODS4},{PODS6}",
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
