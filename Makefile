@@ -55,8 +55,8 @@ chaos: $(READY) ## faults on a real cluster, then an audit; MINUTES=10 SEED=1 NO
 e2e: $(READY) ## Kubernetes' own end-to-end tests, by a regular expression of their names; FOCUS=Netpol NODES=3; needs root
 	@$(BIN)/python -m tests.e2e --focus "$${FOCUS:-Netpol}" --nodes $(or $(NODES),3)
 
-cluster: $(READY) ## a real cluster in network namespaces, with pods; NODES=3; needs root
-	@$(BIN)/python -m tests.cluster start --nodes $(or $(NODES),3)
+cluster: $(READY) ## a real cluster in network namespaces, with pods; NODES=3 SUBNETS=1; needs root
+	@$(BIN)/python -m tests.cluster start --nodes $(or $(NODES),3) --subnets $(or $(SUBNETS),1)
 
 cluster-down: $(READY) ## remove every trace of it
 	@$(BIN)/python -m tests.cluster stop

@@ -6,7 +6,8 @@ import pytest
 
 from tests.agent.namespaces import namespaces, needs_root, run
 from tortie.addressing.ranges import Family
-from tortie.agent.detection import BadMethod, Interface, detect, node_address
+from tortie.agent.detection import BadMethod, Interface, detect
+from tortie.routing.carriage import node_address
 
 
 def links(**addresses: str) -> list[Interface]:

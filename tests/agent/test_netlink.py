@@ -44,4 +44,4 @@ def test_a_list_that_the_kernel_ends_by_an_error_is_no_empty_one(kernel: Netlink
 @needs_root
 def test_a_namespace_that_never_had_a_route_has_none() -> None:
     with namespaces(2) as (_, path):
-        run([sys.executable, "-c", "from tortie.agent.routes import read_routes; assert read_routes() == set()"], path)
+        run([sys.executable, "-c", "from tortie.agent import forwarding; assert forwarding.routes() == []"], path)

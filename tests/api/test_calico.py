@@ -37,9 +37,9 @@ Row = tuple[Any, str]
 POOL: dict[str, Row] = {
     "cidr": ("10.1.0.0/16", "kept"),
     "blockSize": (28, "kept"),
-    "ipipMode": ("Always", "loss"),
-    "vxlanMode": ("CrossSubnet", "loss"),
-    "natOutgoing": (True, "loss"),
+    "ipipMode": ("Always", "kept"),
+    "vxlanMode": ("CrossSubnet", "kept"),
+    "natOutgoing": (True, "kept"),
     "disabled": (True, "kept"),
     "disableBGPExport": (True, "note"),
     "nodeSelector": ("has(rack)", "kept"),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, scale
+from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, scale, vxlan
 from tortie.addressing import ranges, selector
 from tortie.addressing.planner import Delays, Timers, plan
 from tortie.addressing.state import Node, Pool, State
@@ -142,6 +142,8 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
         },
         firewall.gated,
     ),
+    ({"vxlan_program_5000": "s", "vxlan_one_node_more": "ms"}, vxlan.program),
+    ({"vxlan_over_handmade": "ratio"}, vxlan.over_handmade),
 ]
 
 

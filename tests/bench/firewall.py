@@ -119,7 +119,7 @@ def throughput() -> dict[str, float]:
                     rates: dict[Firewall, float] = {node.firewall: 0.0, none: 0.0}
                     for one in (node.firewall, none, none, node.firewall):
                         one.program()
-                        rates[one] += _iperf(made.free[0], small=small)
+                        rates[one] += iperf(made.free[0], small=small)
                     found.append(rates[node.firewall] / rates[none])
         finally:
             server.terminate()
@@ -132,10 +132,10 @@ def _any_port(rule_set: RuleSet) -> RuleSet:
     return RuleSet(rule_set.metadata, RuleSetSpec("Namespace", 0, ("Ingress",), (rule,)))
 
 
-def _iperf(namespace: str, *, small: bool) -> float:
+def iperf(namespace: str, target: str = "10.200.1.1", *, small: bool = False) -> float:
     """Return bytes a second of TCP, or packets a second of 64 bytes that arrive."""
     how = ["-u", "-l", "64", "-b", "0"] if small else []
-    command = ["iperf3", "-c", "10.200.1.1", "-t", str(_SECONDS), "-J", *how]
+    command = ["iperf3", "-c", target, "-t", str(_SECONDS), "-J", *how]
     for _ in range(50):  # the server may not listen yet
         done = subprocess.run(["nsenter", f"--net={namespace}", *command], capture_output=True, text=True, check=False)
         found = json.loads(done.stdout)

@@ -16,7 +16,7 @@ from tests.cluster.terminal import Foreseen, run, say
 STATE = Path(__file__).parent / ".running"
 
 
-def start(folder: Path, *, controllers: bool, nodes: int) -> None:
+def start(folder: Path, *, controllers: bool, nodes: int, subnets: int) -> None:
     """Start a cluster in a folder unless one runs there, and print how to reach it."""
     if any(process.runs for process in recorded(folder)):
         say("it runs already; `python -m tests.cluster stop` ends it")
@@ -24,8 +24,8 @@ def start(folder: Path, *, controllers: bool, nodes: int) -> None:
         return
     Cluster.end(folder)  # what a reboot left
     if nodes:
-        say(f"starting a control plane and {nodes} nodes in network namespaces")
-        with Cluster(nodes, folder=folder, detached=True) as cluster:
+        say(f"starting a control plane and {nodes} nodes in network namespaces, in {subnets} subnets")
+        with Cluster(nodes, subnets=subnets, folder=folder, detached=True) as cluster:
             say("installing the chart, applying docs/samples/ippool.yaml")
             kubeconfig = cluster.install().plane.kubeconfig
     else:
@@ -54,10 +54,11 @@ def main() -> None:
     )
     parser.add_argument("--controllers", action="store_true", help="start kube-controller-manager too")
     parser.add_argument("--nodes", type=int, default=0, help="nodes that run pods; default: none")
+    parser.add_argument("--subnets", type=int, default=1, help="subnets that they are in; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=STATE, help="where it is kept; default: %(default)s")
     arguments = parser.parse_args()
     if arguments.action == "start":
-        start(arguments.folder, controllers=arguments.controllers, nodes=arguments.nodes)
+        start(arguments.folder, controllers=arguments.controllers, nodes=arguments.nodes, subnets=arguments.subnets)
     elif arguments.action == "load":
         load(arguments.folder, arguments.archive or parser.error("load: which archive?"))
     else:

@@ -38,13 +38,16 @@ def why_not() -> str:
 
 
 class Cluster:
-    """So many nodes. Leaving the `with` removes every trace, unless it is `detached`; `Cluster.end(folder)` does so later."""
+    """So many nodes, in so many subnets. Leaving the `with` removes every trace, unless it is `detached`.
 
-    def __init__(self, nodes: int = 3, *, folder: Path | None = None, detached: bool = False) -> None:
+    `Cluster.end(folder)` does so later.
+    """
+
+    def __init__(self, nodes: int = 3, *, subnets: int = 1, folder: Path | None = None, detached: bool = False) -> None:
         if why := why_not():
             raise Foreseen(why)
         self.id = f"tortie-{uuid.uuid4().hex[:6]}"
-        self.network = Network(self.id, nodes)
+        self.network = Network(self.id, nodes, subnets)
         self.plane = ControlPlane(controllers=True, folder=folder, detached=detached, place=self.network.hub)
         self.folder = self.plane.folder
         self.nodes = [

@@ -1,16 +1,20 @@
-"""Network namespaces for a cluster's nodes, joined by a bridge in a namespace of its own. There is no way out of them."""
+"""Network namespaces for a cluster's nodes, joined by a bridge for each subnet in a namespace that routes between these.
+
+There is no way out of them.
+"""
 
 import functools
 import os
 import subprocess
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from tests.cluster.terminal import Foreseen
 
 NAMESPACES = Path("/run/netns")
-# RFC 2544 and RFC 4193; the bridge, with the control plane, is the first address.
-SUBNET4, SUBNET6 = "198.18.0.{}", "fd00:198:18::{:x}"
+# RFC 2544 and RFC 4193; a bridge is the first address of its subnet, and the first bridge's the control plane's.
+SUBNET4, SUBNET6 = "198.18.{}.{}", "fd00:198:18:{:x}::{:x}"
 PREFIX4, PREFIX6 = 24, 64
 _CUT = """table inet {table} {{
     chain input {{ type filter hook input priority 0; ip saddr {address4} drop; ip6 saddr {address6} drop; }}
@@ -28,11 +32,12 @@ def why_no_namespaces() -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """A namespace and its addresses."""
+    """A namespace and its addresses, in one of the subnets."""
 
     name: str
     address4: str
     address6: str
+    subnet: int = 0
 
     @property
     def path(self) -> str:
@@ -48,28 +53,36 @@ class Place:
 class Network:
     """The namespaces of a cluster, named by its id. `remove()` takes them away, whoever made them."""
 
-    def __init__(self, cluster: str, nodes: int) -> None:
+    def __init__(self, cluster: str, nodes: int, subnets: int = 1) -> None:
         self.cluster = cluster
-        self.hub = self._place("hub", 1)
-        self.nodes = [self._place(f"node-{n + 1}", n + 10) for n in range(nodes)]
+        self._hubs = [_place(f"{cluster}-hub", 1, subnet) for subnet in range(subnets)]
+        self.hub = self._hubs[0]
+        # The first half, and one more where they are odd, is in the first subnet.
+        self.nodes = [_place(f"{cluster}-node-{n + 1}", n + 10, n * subnets // max(nodes, 1)) for n in range(nodes)]
 
     def make(self) -> None:
-        """Make bridge and nodes."""
+        """Make bridges and nodes."""
         self._namespace(self.hub)
         hub = self.hub.enter
-        _run(*hub, "ip", "link", "add", "br0", "type", "bridge")
-        _run(*hub, "ip", "link", "set", "br0", "up")
-        _addresses(self.hub, "br0")
+        for one in self._hubs:
+            bridge = f"br{one.subnet}"
+            _run(*hub, "ip", "link", "add", bridge, "type", "bridge")
+            _run(*hub, "ip", "link", "set", bridge, "up")
+            _addresses(one, bridge)
+        if len(self._hubs) > 1:
+            for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+                _run(*hub, "sh", "-c", f"echo 1 > /proc/sys/net/{name}")
         for number, node in enumerate(self.nodes):
             self._namespace(node)
             port = f"port{number}"
             _run(*hub, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", node.name)
-            _run(*hub, "ip", "link", "set", port, "master", "br0", "up")
+            _run(*hub, "ip", "link", "set", port, "master", f"br{node.subnet}", "up")
             _run(*node.enter, "ip", "link", "set", "eth0", "up")
             _addresses(node, "eth0")
             # As every node has one: without it the address of a Service is unreachable before kube-proxy can translate it. The
-            # hub forwards nothing, so it ends there.
-            for gateway in (self.hub.address4, self.hub.address6):
+            # hub knows no way further, so it ends there.
+            here = self._hubs[node.subnet]
+            for gateway in (here.address4, here.address6):
                 _run(*node.enter, "ip", "route", "add", "default", "via", gateway)
 
     def cut(self, node: Place) -> None:
@@ -85,13 +98,14 @@ class Network:
         for name in [path.name for path in NAMESPACES.glob(f"{self.cluster}-*")]:
             _run("ip", "netns", "del", name)
 
-    def _place(self, name: str, number: int) -> Place:
-        return Place(f"{self.cluster}-{name}", SUBNET4.format(number), SUBNET6.format(number))
-
     @staticmethod
     def _namespace(place: Place) -> None:
         _run("ip", "netns", "add", place.name)
         _run(*place.enter, "ip", "link", "set", "lo", "up")
+
+
+def _place(name: str, number: int, subnet: int) -> Place:
+    return Place(name, SUBNET4.format(subnet, number), str(IPv6Address(SUBNET6.format(subnet, number))), subnet)
 
 
 def _table(node: Place) -> str:

@@ -48,6 +48,7 @@ class Work:
     dropped: list[tuple[str, Family]] = field(default_factory=list)
     came: list[Pod] = field(default_factory=list)
     went: list[Pod] = field(default_factory=list)
+    pools: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Desired:
         errors: RuleSets that the kernel refused, and why: what they are about is closed.
         users: The RuleSets that name a set.
         uses: How many endpoints have each list of RuleSets.
+        pools: The pools' ranges, and of each whether what leaves all pools is masqueraded.
     """
 
     def __init__(self, *, logs: bool = True, counts: bool = False) -> None:
@@ -82,6 +84,7 @@ class Desired:
         self.errors: dict[str, str] = {}
         self.users: dict[str, set[str]] = {}
         self.uses: Counter[Names] = Counter({(): 1})  # the list of none is always there: for those that are open
+        self.pools: dict[Range, bool] = {}
         self._sets: dict[str, _Set] = {}
         self._numbers = 0
         self._families: tuple[Family, ...] = (4,)
@@ -124,6 +127,7 @@ class Desired:
             added=[(one.number, text) for one in self._sets.values() for text in one.single],
             refilled={(name, family): None for name, one in self._sets.items() for family in one.ranges},
             came=list(self.pods.values()),
+            pools=True,
         )
 
     def chains(self, owner: Owner) -> Chains:

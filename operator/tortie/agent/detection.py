@@ -7,31 +7,17 @@ from typing import NamedTuple
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from tortie.addressing.allocator import Address, address
-from tortie.addressing.ranges import BITS, Family, Range, parse
+from tortie.addressing.allocator import address
+from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent.netlink import AF, Netlink
 from tortie.agent.wire import GROUP
+from tortie.routing.carriage import NodeAddress, node_address
 
 METHODS = "kubernetes-internal-ip, first-found, can-reach=ADDRESS, interface=REGEX, skip-interface=REGEX, cidr=CIDR,…"
 # Links that others make for pods and tunnels: a node isn't reached by them.
 _NOT_OURS_TO_TAKE = re.compile(
     r"docker|cbr|dummy|virbr|lxc|veth|cali|tunl|flannel|cni|kube-ipvs|nodelocaldns|vxlan|geneve|wireguard|podman|br-[0-9a-f]{12}"
 )
-
-
-class NodeAddress(NamedTuple):
-    """An address of a node, with the length of its subnet's prefix."""
-
-    address: Address
-    prefix: int
-
-    @property
-    def subnet(self) -> Range:
-        """The range of those that are reached without a router."""
-        return parse(str(self))
-
-    def __str__(self) -> str:
-        return f"{self.address}/{self.prefix}"
 
 
 class Interface(NamedTuple):
@@ -43,13 +29,6 @@ class Interface(NamedTuple):
 
 class BadMethod(ValueError):
     """A way of detection that there isn't; the message names it and those there are."""
-
-
-def node_address(text: str) -> NodeAddress:
-    """Return what `192.0.2.7/24` names; without a prefix the address is alone in its subnet. Raises ValueError."""
-    plain, _, prefix = text.partition("/")
-    found = address(plain)
-    return NodeAddress(found, int(prefix) if prefix else BITS[found.family])
 
 
 def detect(

@@ -13,8 +13,9 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
-from tortie.addressing.ranges import Family
+from tortie.addressing.ranges import Family, Range
 from tortie.agent import matches, rules, table
 from tortie.agent import nfnetlink as nf
 from tortie.agent.conntrack import Connection, Connections
@@ -26,7 +27,7 @@ from tortie.agent.netlink import Closing, Netlink
 from tortie.agent.nflog import PacketLog
 from tortie.agent.nfnetlink import Batch, Refused, Socket
 from tortie.agent.rules import Chains, Counted
-from tortie.agent.table import HERE, LOCAL, MACS, PEERS, TABLE, WAYS
+from tortie.agent.table import HERE, LOCAL, MACS, NATTED, PEERS, POOLS, TABLE, WAYS
 from tortie.api.compiled import Direction
 from tortie.policy.view import Changes, Names
 
@@ -119,13 +120,23 @@ class Firewall:
         self._cuts.found(search)
         return wrong
 
+    def masquerade(self, pools: Mapping[Range, bool]) -> None:
+        """Take the pools, and of which what leaves all pools is masqueraded; raises NotEnforced."""
+        if pools == self._desired.pools:
+            return
+        self._desired.pools = dict(pools)
+        if self._is_inherited:
+            self._write_to_inherited(Work(pools=True))
+        else:
+            self._commit(Work(pools=True))
+
     def put(self, pod: Pod) -> None:
         """Let what holds for a pod hold for its link, which may not be there yet; raises NotEnforced."""
         if self._desired.pods.get(pod.host) == pod and self._is_there:
             return
         work = self._desired.put(pod)
         if self._is_inherited:
-            self._add_to_inherited(pod)
+            self._write_to_inherited(Work(came=[pod]), {pod.host: () if pod.is_open else None})
         else:
             self._commit(work)
 
@@ -245,10 +256,11 @@ class Firewall:
                 self._counters[name] = counters
                 self._counter_users.update(counters)
 
-    def _add_to_inherited(self, pod: Pod) -> None:
-        """Add a link to the last agent's table, which stays until policies are known: open, or closed until then."""
+    def _write_to_inherited(self, work: Work, leads: Mapping[str, Names | None] = MappingProxyType({})) -> None:
+        """Write to the last agent's table, which stays until policies are known: links that came are open, or closed."""
         batch = Batch(TABLE)
-        self._write_pods(Work(came=[pod]), {pod.host: () if pod.is_open else None}, batch)
+        self._write_sets(work, batch)
+        self._write_pods(work, leads, batch)
         try:
             self._kernel.tables.commit(batch)
         except (Refused, OSError) as error:
@@ -335,6 +347,11 @@ class Firewall:
             else:
                 table.ranges_set(batch, name, family)
             batch.elements(there, self._desired.elements(name, family))
+        for family in FAMILIES if work.pools else ():
+            pools = {one: nat for one, nat in self._desired.pools.items() if one.family == family}
+            for name, ranges in ((POOLS[family], pools), (NATTED[family], [one for one, nat in pools.items() if nat])):
+                batch.clear(name)
+                batch.elements(name, rules.intervals(family, ranges))
 
     def _write_pods(self, work: Work, leads: Mapping[str, Names | None], batch: Batch) -> None:
         for host, names in leads.items():

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address
+from tortie.addressing.ranges import Range
 from tortie.agent.desired import Pod
 from tortie.agent.firewall import Firewall, NotEnforced
 from tortie.agent.ledger import Link
@@ -168,6 +169,13 @@ class Gate:
                 f"{what} (uid {link.uid}), so what holds for it isn't known: do the operator and the API server run?"
                 " kubectl describe nodepolicy tells; the runtime tries again"
             )
+
+    async def masquerade(self, pools: Mapping[Range, bool]) -> None:
+        """Let what leaves the pools be masqueraded where they ask for it; what can't be done now is with the next table."""
+        try:
+            await self._do(self._firewall.masquerade, pools)
+        except NotEnforced as error:
+            _log.error("natOutgoing of pools can't be done: %s; tried again with the table's next replacement", error)
 
     async def put(self, link: Link, addresses: Iterable[Address]) -> None:
         """Let what holds for a pod hold for its link, before that is there; raises Closed."""

@@ -13,10 +13,11 @@ from typing import Any
 
 from tortie import __version__
 from tortie.addressing.allocator import OwnBlock, address
+from tortie.agent import forwarding
 from tortie.agent.denials import Denials, NotLogged
+from tortie.agent.forwarding import Route
 from tortie.agent.ledger import Entry, Ledger, NotReclaimed
 from tortie.agent.node import NodeWatch
-from tortie.agent.routes import Route, read_routes
 from tortie.agent.service import Service
 from tortie.agent.wire import Wire
 
@@ -70,7 +71,7 @@ class Inquiries:
             "blocks": [_block(ledger, block) for block in ledger.allocator.blocks],
             "allocations": [_allocation(entry) for entries in ledger.links() for entry in entries],
             "links": {host: [str(one) for one in held] for host, held in sorted(links.items())},
-            "routes": [_route(route) for route in sorted(await asyncio.to_thread(read_routes))],
+            "routes": [_route(route) for route in sorted(await asyncio.to_thread(forwarding.routes))],
             "problems": [
                 *(f"{what}: {reason}" for what, reason in self._node.problems.items()),
                 *([why] if ledger.lost and ledger.is_writable else []),
@@ -87,7 +88,7 @@ class Inquiries:
 
 
 def _route(route: Route) -> dict[str, str | None]:
-    return {"to": str(route.to), "via": str(route.via) if route.via else None}
+    return {"to": str(route.to), "via": str(route.via) if route.via else None, "device": route.link or None}
 
 
 def _allocation(entry: Entry) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tortie.agent import translate
 from tortie.agent.cni import Request
 from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Ledger
+from tortie.agent.translate import ForwardedPool
 from tortie.api import lean
 from tortie.api.meta import GROUP, VERSION
 from tortie.kube.client import Client
@@ -38,6 +39,7 @@ class Knowledge:
 
     def __init__(self, client: Client, node: str, ledger: Ledger) -> None:
         self.pools: dict[str, UsablePool] = {}
+        self.forwarded: dict[str, ForwardedPool] = {}  # how packets of the same pools are carried
         self._ledger = ledger
         self.on_pools: Callable[[], None] = lambda: None
         self._pods = Stream(client, PODS.path(), lean.Annotated, self._on_shown, field_selector=f"spec.nodeName={node}")
@@ -55,7 +57,7 @@ class Knowledge:
                 tasks.create_task(stream.run())
             await self._pool_stream.synced.wait()
             for name in set(self.pools) - set(self._pool_stream.store):
-                del self.pools[name]
+                del self.pools[name], self.forwarded[name]
             self.on_pools()
             while True:
                 await self._keep()
@@ -128,13 +130,18 @@ class Knowledge:
         if new is not None:
             self._take(new)
         elif old is not None:
-            self.pools.pop(old.metadata.name, None)
+            self._forget(old.metadata.name)
         self._pools_changed.set()
         self.on_pools()
 
     def _take(self, pool: lean.Pool) -> None:
+        name = pool.metadata.name
         try:
-            self.pools[pool.metadata.name] = translate.usable_pool(pool)
+            self.pools[name], self.forwarded[name] = translate.usable_pool(pool), translate.forwarded_pool(pool)
         except ValueError as error:
-            self.pools.pop(pool.metadata.name, None)
-            _log.error("IPPool %s: spec: %s; no pod gets an address of it", pool.metadata.name, error)
+            self._forget(name)
+            _log.error("IPPool %s: spec: %s; no pod gets an address of it", name, error)
+
+    def _forget(self, name: str) -> None:
+        self.pools.pop(name, None)
+        self.forwarded.pop(name, None)

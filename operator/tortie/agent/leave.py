@@ -14,10 +14,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from tortie.agent import forwarding, overlay
 from tortie.agent.firewall import remove_table
 from tortie.agent.install import LAST_CONFLIST, PLUGIN, remove, replace_conflist
+from tortie.agent.netlink import Netlink
 from tortie.agent.nfnetlink import Refused, Socket
-from tortie.agent.routes import sync_routes
 from tortie.agent.settings import Settings
 from tortie.agent.table import TABLE
 from tortie.api import lean
@@ -93,7 +94,9 @@ def leave(settings: Settings, *, pods: int) -> None:
         )
         return
     remove(bin_dir, conf_dir)
-    sync_routes(set())
+    with Netlink() as kernel:
+        forwarding.write(kernel, {}, forwarding.read(kernel, {}), set())
+    overlay.remove_all()
     for folder in (settings.state, settings.run):  # the folders themselves are mounted here
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

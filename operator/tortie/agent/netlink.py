@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +45,9 @@ _MAIN, _UNICAST, _STATIC = 254, 1, 4
 _IFF_UP, _PERMANENT, _NODAD, _NOPREFIXROUTE = 0x1, 0x80, 0x02, 0x200
 _SKIP_STATS = 1 << 3
 _RECEIVED = 1 << 16  # bytes; acknowledgements have 36, a link without statistics 1,000
+_AT_ONCE = 200  # requests; the socket's room is for as many answers
+_SEQUENCE = struct.Struct("=I")
+_FLAGS = 6 if sys.byteorder == "little" else 7  # where the lower half of the flags is
 _PATIENCE = 30.0  # seconds; the kernel answers before the request returns
 
 Message = Any  # pyroute2's, which is untyped
@@ -138,14 +142,43 @@ class Netlink(Closing):
             raise NetlinkError(code, os.strerror(code))
         return found
 
-    def _list(self, kind: Any, request: Message, wanted: Callable[[bytes], bool]) -> list[Message]:
-        """Return of what the kernel lists what is wanted, by the bytes after its header; begins anew where it was disturbed."""
+    def tell(self, parts: Sequence[bytes]) -> dict[int, int]:
+        """Let the kernel do packed requests, in their order; return the errors, by the number of the request.
+
+        Nothing but errors is answered, and the end: so many are done at a time as there is room for, were all refused.
+        """
+        refused = dict[int, int]()
+        for first in range(0, len(parts), _AT_ONCE):
+            some = parts[first : first + _AT_ONCE]
+            begin = self._sequence + 1
+            self._sequence += len(some)
+            sent = bytearray()
+            for number, one in enumerate(some):
+                at = len(sent)
+                sent += one
+                _SEQUENCE.pack_into(sent, at + 8, begin + number)
+            sent[len(sent) - len(some[-1]) + _FLAGS] |= _ACK
+            self._socket.send(sent)
+            is_done = False
+            while not is_done:
+                data = self._socket.recv(_RECEIVED)
+                for kind, sequence, offset, _ in messages(data):
+                    if kind != _NLMSG_ERROR or not begin <= sequence <= self._sequence:
+                        continue
+                    (code,) = _ERROR.unpack_from(data, offset + _HEADER.size)
+                    if code:
+                        refused[first + sequence - begin] = -code
+                    is_done = is_done or sequence == self._sequence
+        return refused
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """Return what the kernel lists for a packed request, without headers; begins anew where it was disturbed."""
         while True:
             self._sequence += 1
-            request["header"]["sequence_number"] = self._sequence
-            request.encode()
-            self._socket.send(bytes(request.data))
-            found, end, disturbed = [], False, False
+            request = bytearray(packed(kind, body))
+            _HEADER.pack_into(request, 0, len(request), kind, _REQUEST | _DUMP, self._sequence, 0)
+            self._socket.send(request)
+            found, end, disturbed = list[bytes](), False, False
             while not end:
                 data = self._socket.recv(_RECEIVED)
                 for what, sequence, begin, stop in messages(data):
@@ -156,12 +189,22 @@ class Netlink(Closing):
                     code = -_ERROR.unpack_from(data, begin + _HEADER.size)[0] if end else 0
                     if code not in (0, errno.ENOENT):  # a table of routes is made with its first one
                         raise NetlinkError(code, os.strerror(code))
-                    if not end and wanted(data[begin + _HEADER.size : stop]):
-                        found.append(kind(data[begin:stop]))
+                    if not end:
+                        found.append(data[begin + _HEADER.size : stop])
             if not disturbed:
-                for one in found:
-                    one.decode()
                 return found
+
+    def _list(self, kind: Any, request: Message, wanted: Callable[[bytes], bool]) -> list[Message]:
+        """Return of what the kernel lists what is wanted, by the bytes after its header."""
+        request.encode()
+        command, data = request["header"]["type"], bytes(request.data)[_HEADER.size :]
+        found = []
+        for body in self.dump(command, data):
+            if wanted(body):
+                one = kind(_HEADER.pack(_HEADER.size + len(body), command, 0, 0, 0) + body)
+                one.decode()
+                found.append(one)
+        return found
 
 
 def veth(host: str, group: int, mac: str, mtu: int, peer: tuple[int, str, str]) -> Message:
@@ -228,6 +271,12 @@ def _request(kind: Any, command: int, how: int, attributes: Sequence[tuple[str, 
     for name, value in fields.items():
         made[name] = value
     return made
+
+
+def packed(kind: int, body: bytes, *, replace: bool = False) -> bytes:
+    """Return a request for `Netlink.tell`; `replace`: it makes something, in place of what is there."""
+    flags = _REQUEST | (_CREATE | _REPLACE if replace else 0)
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -26,7 +26,7 @@ DROP, ACCEPT, JUMP, GOTO = 0, 1, -3, -4
 EQUAL, NOT_EQUAL, LESS_OR_EQUAL, GREATER_OR_EQUAL = 0, 1, 3, 5
 LINK, NETWORK, TRANSPORT = 0, 1, 2  # where a payload begins
 IIFNAME, OIFNAME, NFPROTO, L4PROTO, IIFGROUP, OIFGROUP, IIFTYPE = 6, 7, 15, 16, 21, 22, 8
-PREROUTING, INPUT, FORWARD = 0, 1, 2
+PREROUTING, INPUT, FORWARD, POSTROUTING = 0, 1, 2, 4
 # nft's numbers of types, which it shows keys by (nftables' datatype.h): six bits for each part of a key
 VERDICT, IPV4_ADDRESS, IPV6_ADDRESS, ETHER_ADDRESS, IFNAME = 0xFFFFFF00, 7, 8, 9, 41
 INTERVAL, MAP = 0x4, 0x8
@@ -52,6 +52,7 @@ _SOL_NETLINK, _CAP_ACK = 270, 10  # netlink(7)
 _ROOM = 1 << 20  # bytes, for the kernel's answers to messages that are wrong
 _MOST = 60_000  # bytes of elements in a message: an attribute's length has 16 bits
 _INTERVAL_END = 1
+_RANDOM = 0x10  # NF_NAT_RANGE_PROTO_RANDOM_FULLY: two connections that begin at once don't choose one port
 _FIRST = 1  # the register that all begins in; each next one of four bytes is 9, 10, …
 REGISTER_2, REGISTER_5 = 9, 12  # behind four bytes, and behind an interface's name
 _COMMENT = 120  # bytes that nft shows of a comment, without its end
@@ -67,6 +68,14 @@ class Refused(Exception):
     def __init__(self, owners: dict[str, int]) -> None:
         self.owners = owners
         super().__init__("; ".join(f"{owner or 'the table'}: {os.strerror(code)}" for owner, code in owners.items()))
+
+
+class Hook(NamedTuple):
+    """Where a base chain is asked: the hook, the priority (lower ones come first), and the chain's type."""
+
+    number: int
+    priority: int
+    kind: str = "filter"
 
 
 class Contents(NamedTuple):
@@ -226,11 +235,12 @@ class Batch:
         """Delete the table with all that it has, which is the last thing that happens to it."""
         self._add(DELETE_TABLE, 0, b"")
 
-    def chain(self, name: str, hook: tuple[int, int] | None = None, owner: str = "") -> None:
-        """Make a chain; `hook` is that of a base chain, with its priority: what it doesn't decide is accepted."""
+    def chain(self, name: str, hook: Hook | None = None, owner: str = "") -> None:
+        """Make a chain; `hook` is that of a base chain: what it doesn't decide is accepted."""
         body = text(3, name)
         if hook:
-            body += nest(4, number(1, hook[0]), number(2, hook[1] & 0xFFFFFFFF)) + number(5, ACCEPT) + text(7, "filter")
+            where = nest(4, number(1, hook.number), number(2, hook.priority & 0xFFFFFFFF))
+            body += where + number(5, ACCEPT) + text(7, hook.kind)
         self._add(NEW_CHAIN, _CREATE, body, owner)
 
     def rules(self, chain: str, rules: Iterable[bytes], owner: str = "") -> None:
@@ -419,9 +429,14 @@ def connection() -> bytes:
 
 
 @lru_cache(1024)
-def member(name: str) -> bytes:
-    """Go on if what was loaded is in a set."""
-    return _expression("lookup", text(1, name), number(2, _FIRST))
+def member(name: str, *, outside: bool = False) -> bytes:
+    """Go on if what was loaded is in a set, or `outside` of it."""
+    return _expression("lookup", text(1, name), number(2, _FIRST), number(5, int(outside)))
+
+
+def masquerade() -> bytes:
+    """Let the packet's connection leave with the address of the link that it leaves by, and a port drawn at random."""
+    return _expression("masq", number(1, _RANDOM))
 
 
 @lru_cache(64)

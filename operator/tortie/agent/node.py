@@ -3,23 +3,31 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address, OwnBlock
 from tortie.addressing.ranges import Family, parse
-from tortie.agent import detection
-from tortie.agent.detection import NodeAddress
-from tortie.agent.routes import desired, sync_routes
+from tortie.agent import detection, forwarding, overlay, reach
+from tortie.agent.forwarding import Thing
+from tortie.agent.netlink import Netlink
+from tortie.agent.overlay import Device
+from tortie.agent.reach import Reach, Terms
+from tortie.agent.tunnels import Source, Tunnels
+from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
 from tortie.api.meta import GROUP, MESSAGE_MAX, VERSION
 from tortie.kube.client import ApiError, Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
+from tortie.routing.carriage import Carried, Node, NodeAddress, encapsulates
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +48,8 @@ class Facts:
         pools: The pools that pods here ask for.
         short: The pools for whose addresses pods here wait.
         firewalls: A sentence for each foreign chain that drops forwarded packets.
+        carried: The pools, as far as packets are carried.
+        sources: The pools that a tunnel may have its address from.
         mtu: Bytes that a pod's packet may have.
         methods: How the node's address of each family is found (`tortie.agent.detection`).
     """
@@ -48,15 +58,29 @@ class Facts:
     pools: Callable[[], tuple[str, ...]]
     short: Callable[[], tuple[str, ...]]
     firewalls: Callable[[], Iterable[str]]
-    mtu: int
+    carried: Callable[[], tuple[Carried, ...]]
+    sources: Callable[[str], Iterable[Source]]
+    mtu: Callable[[], int]
     methods: Mapping[Family, str]
+
+
+class Vxlan(NamedTuple):
+    """What all nodes' VXLAN devices have in common: the network's identifier, of 24 bits, and the UDP port."""
+
+    vni: int
+    port: int
 
 
 class NodeWatch:
     """Follows Nodes' addresses and NodeNetworks. `listed` is told which blocks the operator says are this node's."""
 
-    def __init__(self, client: Client, node: str, facts: Facts) -> None:
-        self._client, self._node, self._facts = client, node, facts
+    def __init__(self, client: Client, node: str, facts: Facts, tunnels: Tunnels, vxlan: Vxlan) -> None:
+        self._client, self._node, self._facts, self._tunnels, self._vxlan = client, node, facts, tunnels, vxlan
+        self._reach = Reach()
+        self._own: set[Thing] = set()
+        self._links: dict[str, int] = {}  # the tunnels' indices
+        self._mended = float("-inf")  # when all that the kernel has was looked at
+        self._said = lean.NetworkStatus()  # of the tunnels
         self.listed: Callable[[list[str]], None] = lambda _names: None
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
         self._nodes = Stream(client, NODES.path(), lean.Node, self._on_node, field_selector=f"metadata.name={node}")
@@ -109,7 +133,7 @@ class NodeWatch:
             while True:
                 try:
                     await self._detect()
-                    await self._route()
+                    await self._forward()
                 except (NetlinkError, OSError, ValueError) as error:  # no file is left, say, or the InternalIP is no address
                     _log.error("the node's addresses and routes can't be looked at: %s; tried again in %g s", error, MEND)
                 await self._publish()
@@ -120,7 +144,9 @@ class NodeWatch:
                 await asyncio.sleep(SETTLE)
                 self._wake.clear()
 
-    def _on_network(self, _old: lean.Network | None, _new: lean.Network | None) -> None:
+    def _on_network(self, old: lean.Network | None, new: lean.Network | None) -> None:
+        if seen := new or old:
+            self._reach.put(seen.metadata.name, new)
         self._list()
 
     def _on_node(self, _old: lean.Node | None, _new: lean.Node | None) -> None:
@@ -144,16 +170,52 @@ class NodeWatch:
                 _log.info("node address: %s", found)
                 self.here[family] = found
 
-    async def _route(self) -> None:
-        own = (block.range for block in self._facts.own())
-        wanted, problems = desired(self._node, self.here, own, self._networks.store.values())
+    async def _forward(self) -> None:
+        """Make the kernel lead to the other nodes' blocks: tunnels first, then what leads into them."""
+        pools = self._facts.carried()
+        links, problems = await self._tunnel(pools)
+        gone, come = self._reach.settle(Terms(Node(self._node, self.here), pools))
+        past, self._own = self._own, reach.own(block.range for block in self._facts.own())
+        now = time.monotonic()
+        if links != self._links or now >= self._mended + MEND:
+            self._links, self._mended = links, now
+            failed = await asyncio.to_thread(_mend, links, self._reach.things | self._own)
+        else:
+            failed = await asyncio.to_thread(_change, links, gone | (past - self._own), come | (self._own - past))
+        if failed:
+            self._mended = float("-inf")
+        problems |= self._reach.problems
         if not self.here:
             problems["this node"] = f"no address of it was found by {' or '.join(set(self._facts.methods.values()))}"
-        problems |= {str(route): why for route, why in (await asyncio.to_thread(sync_routes, wanted)).items()}
+        problems |= {str(thing): why for thing, why in failed.items()}
         for what, why in problems.items():
             if what not in self.problems:
                 _log.error("route %s: %s", what, why)
         self.problems = problems
+
+    async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
+        """Make the tunnels that these pools take; return their indices, and what is wrong."""
+        wanted = {"VXLAN": VXLAN, "IPIP": IPIP}
+        needed = [wanted[carrier] for carrier in encapsulates(pools) if carrier in wanted]
+        devices, problems, addresses = list[Device](), dict[str, str](), dict[str, Mapping[Family, Address]]()
+        for name in (VXLAN, IPIP):
+            sources = self._facts.sources(name) if name in needed else ()
+            addresses[name] = await self._tunnels.addresses(name, sources)
+        problems |= self._tunnels.problems
+        for name in needed:
+            local = self.here.get(4) or (self.here.get(6) if name == VXLAN else None)
+            if local is None:
+                problems[name] = "this node has no address that it could send from"
+                continue
+            its = Device(name, local.address, self._facts.mtu(), frozenset(addresses[name].values()))
+            devices.append(its._replace(mac=overlay.mac_of(self._node), **self._vxlan._asdict()) if name == VXLAN else its)
+        links, refused = await asyncio.to_thread(_make, devices)
+        vxlan, ipip = addresses[VXLAN], addresses[IPIP]
+        self._said = lean.NetworkStatus(
+            vxlan=lean.NetworkVxlan(overlay.mac_of(self._node), tuple(map(str, vxlan.values()))) if VXLAN in links else None,
+            ipip=str(ipip[4]) if IPIP in links and 4 in ipip else None,
+        )
+        return links, problems | refused
 
     async def _publish(self) -> None:
         """Say what is true of the node, where it isn't said yet, and that its network is there."""
@@ -184,7 +246,9 @@ class NodeWatch:
         routes = [f"{what}: {why}" for what, why in self.problems.items()]
         return lean.NetworkStatus(
             addresses=tuple(str(self.here[family]) for family in _FAMILIES if family in self.here),
-            mtu=self._facts.mtu,
+            vxlan=self._said.vxlan,
+            ipip=self._said.ipip,
+            mtu=self._facts.mtu(),
             pools=self._facts.pools(),
             short=self._facts.short(),
             conditions=(
@@ -200,3 +264,26 @@ def _condition(past: lean.NetworkStatus, kind: str, problems: Sequence[str], rea
     before = next((c.last_transition_time for c in past.conditions if c.type == kind and c.status == status), "")
     since = before or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return lean.Condition(kind, status, reason if problems else kind, "; ".join(problems)[:MESSAGE_MAX] or fine, since)
+
+
+def _make(devices: Iterable[Device]) -> tuple[dict[str, int], dict[str, str]]:
+    """Make devices, and return the indices of those that there are, and why others can't be made."""
+    links, refused = dict[str, int](), dict[str, str]()
+    with IPRoute() as kernel:
+        for device in devices:
+            try:
+                links[device.name] = overlay.ensure(kernel, device)
+            except (NetlinkError, OSError) as error:
+                refused[device.name] = f"the device can't be made: {error}; has the kernel {device.kind}?"
+    return links, refused
+
+
+def _mend(links: Mapping[str, int], wanted: set[Thing]) -> dict[Thing, str]:
+    """Make the kernel match, whatever it has."""
+    with Netlink() as kernel:
+        return forwarding.write(kernel, links, forwarding.read(kernel, links), wanted)
+
+
+def _change(links: Mapping[str, int], gone: set[Thing], come: set[Thing]) -> dict[Thing, str]:
+    with Netlink() as kernel:
+        return forwarding.write(kernel, links, gone, come)

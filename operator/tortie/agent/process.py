@@ -5,15 +5,16 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tortie import health
 from tortie.addressing.allocator import OwnBlock
+from tortie.addressing.ranges import Family
 from tortie.addressing.wants import Landscape
-from tortie.agent import door, foreign, metrics, unready
+from tortie.agent import door, foreign, metrics, overlay, unready
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
@@ -29,13 +30,14 @@ from tortie.agent.kept import Kept
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.leave import Installation, leave
 from tortie.agent.ledger import Ledger
-from tortie.agent.node import Facts, NodeWatch
+from tortie.agent.node import Facts, NodeWatch, Vxlan
 from tortie.agent.policies import PolicyWatch
 from tortie.agent.publisher import Publisher
 from tortie.agent.service import Service, Surroundings
 from tortie.agent.settings import Settings
 from tortie.agent.start import reconcile
-from tortie.agent.wire import Wire, host_name
+from tortie.agent.tunnels import Source, Tunnels
+from tortie.agent.wire import VXLAN, Wire, host_name
 from tortie.kube.client import Client, connect
 from tortie.kube.writer import Writer
 
@@ -136,7 +138,8 @@ async def _try_open(settings: Settings, wire: Wire, boot: str, waiting: unready.
     try:
         ledger = Ledger(settings.ledger, cooldown=settings.cooldown)
         try:
-            await reconcile(ledger, await asyncio.to_thread(wire.inventory), boot, settings.node)
+            links = await asyncio.to_thread(wire.inventory) | await asyncio.to_thread(overlay.inventory)
+            await reconcile(ledger, links, boot, settings.node)
         except BaseException:
             await ledger.close()
             raise
@@ -201,15 +204,19 @@ class Agent:
         around = Surroundings(self._landscape, self.knowledge.facts, ask, self.queue.forget, wait, served)
         self.gate = gate
         self.service = Service(ledger, wire, gate, around, here.unwired)
+        self._wire, self._pools_changed = wire, asyncio.Event()
         facts = Facts(
             own=lambda: ledger.allocator.blocks,
+            carried=lambda: tuple(pool.carried for pool in self.knowledge.forwarded.values()),
+            sources=self._sources,
             pools=lambda: self.demand.pools(self.knowledge.pools.values()),
             short=self.demand.short,
             firewalls=lambda: self.firewall.found,
-            mtu=wire.mtu,
+            mtu=lambda: wire.mtu,
             methods=settings.address_detection,
         )
-        self.node = NodeWatch(client, settings.node, facts)
+        vxlan = Vxlan(settings.vxlan_vni, settings.vxlan_port)
+        self.node = NodeWatch(client, settings.node, facts, Tunnels(ledger), vxlan)
         self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
         self.node.listed = self.blocks.list
         self.blocks.named = gate.rename
@@ -220,7 +227,8 @@ class Agent:
         self.policies.covers = gate.covers
         gate.knows, gate.confirmed = self.policies.knows, self.policies.confirmed
         self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service, denials=self.denials)
-        self.knowledge.on_pools = self.service.news
+        self.knowledge.on_pools = self._on_pools
+        self._leave_room()
         ledger.changed = self.publisher.mark_address
         self._parts = metrics.Parts(
             ledger, self.publisher, self.knowledge, self.node, self.firewall, self.demand, self.queue, self.blocks, gate
@@ -242,6 +250,7 @@ class Agent:
                 tasks.create_task(self.firewall.run())
                 tasks.create_task(self._drift.run(self.gate.mend))
                 tasks.create_task(self.denials.run())
+                tasks.create_task(self._masquerade())
                 if self.gate.counts:
                     tasks.create_task(self.gate.count())
                 tasks.create_task(_probe_forever(self._ledger, self.service))
@@ -263,6 +272,33 @@ class Agent:
         known = self.knowledge.pools_are_known and self.blocks.are_known
         pools, blocks = self.knowledge.pools.values(), self._ledger.allocator.blocks
         return Landscape(pools, blocks, complete=known, owner=self.node.owner_of, node_labels=self.node.labels)
+
+    def _sources(self, device: str) -> Iterator[Source]:
+        """Yield the pools that a tunnel may have its address from."""
+        for name, pool in self.knowledge.forwarded.items():
+            carried = pool.carried.vxlan if device == VXLAN else pool.carried.ipip
+            if carried != "Never" and pool.tunnels:
+                yield Source(name, pool.carried.range.family, pool.gives)
+
+    def _on_pools(self) -> None:
+        self._leave_room()
+        self.service.news()
+        self.node.wake()
+        self._pools_changed.set()
+
+    async def _masquerade(self) -> None:
+        """Follow natOutgoing of the pools, for ever; what is kept of them counts until all are known."""
+        while True:
+            self._pools_changed.clear()
+            pools = {pool.carried.range: pool.nat for pool in self.knowledge.forwarded.values()}
+            if pools or self.knowledge.pools_are_known:
+                await self.gate.masquerade(pools)
+            await self._pools_changed.wait()
+
+    def _leave_room(self) -> None:
+        """Let new pods' packets fit into what the pools' encapsulation leaves."""
+        underlay: Family = 6 if 6 in self.node.here and 4 not in self.node.here else 4
+        self._wire.leave_room(overlay.room((pool.carried for pool in self.knowledge.forwarded.values()), underlay))
 
     def _look(self) -> None:
         self.node.wake()

@@ -23,7 +23,10 @@ class Settings:
         cni_bin: Folder where the runtime looks for CNI plugins; "" installs none.
         cni_conf: Folder where the runtime looks for CNI configurations; "" installs none.
         plugin: The CNI plugin's file, to be installed from; "" installs none.
-        mtu: Bytes that a pod's packet may have. Default 0: the smallest of the node's links.
+        mtu: Bytes that a pod's packet may have. Default 0: what the smallest of the node's links carries, less what the
+            pools' encapsulation takes.
+        vxlan_vni: VXLAN's network identifier, the same on all nodes, from 1 to 16777215. Default 4096.
+        vxlan_port: VXLAN's UDP port, the same on all nodes. Default 4789 (RFC 7348).
         address_detection: How the node's address of each family is found, in Calico's words (`tortie.agent.detection`).
             Default: the Node's InternalIP, else the first address found.
         cooldown: Seconds that a released address rests. Default 30. Zero: it may go out again at once.
@@ -45,6 +48,8 @@ class Settings:
     cni_conf: str = ""
     plugin: str = ""
     mtu: int = 0
+    vxlan_vni: int = 4096
+    vxlan_port: int = 4789
     address_detection: Mapping[Family, str] = field(default_factory=lambda: {4: DETECTION, 6: DETECTION})
     cooldown: float = 30.0
     daemonset: str = ""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tortie.addressing.allocator import Address
 from tortie.agent.ledger import Entry, Ledger, Link
+from tortie.agent.tunnels import is_tunnel
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def orphans(
     links: Sequence[tuple[Entry, ...]], kernel: Mapping[str, Sequence[Address]], there: Callable[[str], bool]
 ) -> list[str]:
     """Return the links on record that are neither in the kernel nor in a namespace that is there: no process uses them."""
-    hosts = [entries[0].link for entries in links]
+    hosts = [entries[0].link for entries in links if not is_tunnel(entries[0].link.host)]  # those are made again
     return [link.host for link in hosts if link.host not in kernel and not (link.netns and there(link.netns))]
 
 

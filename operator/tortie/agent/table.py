@@ -6,7 +6,7 @@ of its list of RuleSets (`tortie.agent.rules`); an interface of ours that leads 
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tortie.addressing.ranges import Family
 from tortie.agent import nfnetlink as nf
@@ -20,6 +20,9 @@ PEERS: dict[Family, str] = {4: "peers4", 6: "peers6"}
 HERE: dict[Family, str] = {4: "here4", 6: "here6"}
 LOCAL: dict[Family, str] = {4: "local4", 6: "local6"}
 MACS = "macs"
+# Ranges: of all pools, and of those whose packets are masqueraded where they leave all pools.
+POOLS: dict[Family, str] = {4: "pools4", 6: "pools6"}
+NATTED: dict[Family, str] = {4: "natted4", 6: "natted6"}
 WAYS: dict[Direction, str] = {"Ingress": "to", "Egress": "from"}  # the maps, and how chains' names end
 
 _TCP, _ICMPV6 = 6, 58
@@ -31,6 +34,7 @@ _ADVERTISEMENT = 134
 _DISCOVERY = ((131, 133), (135, 136), (143, 143))
 # Before connections are tracked (-200) and translated (-100).
 _RAW, _FROM, _TO = -300, -2, -1
+_SOURCE_NAT = 100  # NF_IP_PRI_NAT_SRC
 
 
 def ranges_of(name: str, family: Family) -> str:
@@ -48,37 +52,49 @@ def prepare(batch: nf.Batch, there: nf.Contents | None) -> None:
     if there is None or not chains.keys() <= set(there.chains):
         batch.table(anew=True)
     else:
-        batch.table()
-        batch.flush_all()
-        for name in there.sets:
-            batch.delete_set(name)
-        for name in there.chains:
-            if name not in chains:
-                batch.delete_chain(name)
-        for name in there.counters:
-            batch.delete_counter(name)
-    batch.set(MACS, (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
-    for family in FAMILIES:
-        batch.set(PEERS[family], (nf.IPV4_ADDRESS, ADDRESS[family]), 4 + BYTES[family])  # nft has no plain number
-        batch.set(HERE[family], (nf.IFNAME, ADDRESS[family]), 16 + BYTES[family])
-        batch.set(LOCAL[family], (ADDRESS[family],), BYTES[family])
-    for way in WAYS.values():
-        batch.set(way, (nf.IFNAME,), 16, nf.MAP)
+        _empty(batch, there, chains)
+    _make_sets(batch)
     for name, (hook, _) in chains.items():
         batch.chain(name, hook)
     for name, (_, rules) in chains.items():
         batch.rules(name, rules)
 
 
-def _base_chains() -> Iterator[tuple[str, tuple[tuple[int, int] | None, tuple[bytes, ...]]]]:
+def _empty(batch: nf.Batch, there: nf.Contents, chains: Collection[str]) -> None:
+    batch.table()
+    batch.flush_all()
+    for name in there.sets:
+        batch.delete_set(name)
+    for name in there.chains:
+        if name not in chains:
+            batch.delete_chain(name)
+    for name in there.counters:
+        batch.delete_counter(name)
+
+
+def _make_sets(batch: nf.Batch) -> None:
+    batch.set(MACS, (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
+    for family in FAMILIES:
+        address, size = ADDRESS[family], BYTES[family]
+        batch.set(PEERS[family], (nf.IPV4_ADDRESS, address), 4 + size)  # nft has no plain number
+        batch.set(HERE[family], (nf.IFNAME, address), 16 + size)
+        batch.set(LOCAL[family], (address,), size)
+        for name in (POOLS[family], NATTED[family]):
+            batch.set(name, (address,), size, nf.INTERVAL)
+    for way in WAYS.values():
+        batch.set(way, (nf.IFNAME,), 16, nf.MAP)
+
+
+def _base_chains() -> Iterator[tuple[str, tuple[nf.Hook | None, tuple[bytes, ...]]]]:
     """Yield the chains that are always there, by name: hook and priority, and rules."""
     yield "outside", (None, tuple(_outside()))
     yield "discovery", (None, tuple(_discovery()))
     yield "addresses", (None, tuple(_addresses()))
-    yield "spoofing", ((nf.PREROUTING, _RAW), tuple(_spoofing()))
-    yield "from-pods", ((nf.FORWARD, _FROM), tuple(_forwarded("Egress")))
-    yield "from-pods-here", ((nf.INPUT, _FROM), tuple(_from_pods_here()))
-    yield "to-pods", ((nf.FORWARD, _TO), tuple(_forwarded("Ingress")))
+    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing()))
+    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded("Egress")))
+    yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here()))
+    yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded("Ingress")))
+    yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving()))
 
 
 def ranges_set(batch: nf.Batch, name: str, family: Family) -> None:
@@ -130,6 +146,14 @@ def _forwarded(direction: Direction) -> Iterator[bytes]:
         yield nf.rule(is_of(family), nf.meta(name), other, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
     yield nf.rule(nf.meta(name), nf.verdict_of(WAYS[direction]))
     yield nf.rule(nf.verdict(nf.DROP))
+
+
+def _leaving() -> Iterator[bytes]:
+    """Let what leaves the pools look as if the node sent it, where a pool asks for that."""
+    for family in FAMILIES:
+        source = nf.payload(nf.NETWORK, SOURCE[family], BYTES[family]), nf.member(NATTED[family])
+        target = nf.payload(nf.NETWORK, TARGET[family], BYTES[family]), nf.member(POOLS[family], outside=True)
+        yield nf.rule(is_of(family), *source, *target, nf.masquerade())
 
 
 def _from_pods_here() -> Iterator[bytes]:

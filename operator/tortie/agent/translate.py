@@ -1,7 +1,7 @@
 """Between objects on the wire and what the agent decides by, both ways. Pure."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -11,6 +11,7 @@ from tortie.addressing.ranges import Range, parse
 from tortie.addressing.wants import UsablePool
 from tortie.agent.ledger import Entry
 from tortie.api import lean
+from tortie.routing.carriage import Carried, Mode
 
 # Names are left out where they would not fit: an object stays under 1 MB.
 NAMES_MAX_BYTES = 512 * 1024
@@ -45,9 +46,38 @@ def usable_pool(seen: lean.Pool) -> UsablePool:
     )
 
 
+class ForwardedPool(NamedTuple):
+    """A pool as far as packets are carried.
+
+    Attributes:
+        nat: Whether what leaves all pools is masqueraded.
+        tunnels: Whether tunnels may have addresses of it; `gives`: new ones.
+    """
+
+    carried: Carried
+    nat: bool
+    tunnels: bool
+    gives: bool
+
+
+def forwarded_pool(seen: lean.Pool) -> ForwardedPool:
+    """Return how a pool's packets are carried; raises ValueError where a field can't be read."""
+    spec = seen.spec
+    for mode in (spec.vxlan_mode, spec.ipip_mode):
+        if mode not in get_args(Mode):
+            raise ValueError(f"an encapsulation {mode!r} that is none of {', '.join(get_args(Mode))}")
+    carried = Carried(parse(spec.cidr), cast("Mode", spec.vxlan_mode), cast("Mode", spec.ipip_mode))
+    # By default of workloads and tunnels, but of no namespace's pools: a tunnel is in none.
+    tunnels = "Tunnel" in spec.allowed_uses if spec.allowed_uses is not None else not spec.namespace_selector
+    return ForwardedPool(
+        carried, spec.nat_outgoing, tunnels, tunnels and not spec.disabled and not seen.metadata.deletion_timestamp
+    )
+
+
 def dump_pools(pools: Iterable[lean.Pool]) -> str:
     """Return pools as a text that `load_pools` reads after a restart; the same for the same specs, whatever else changes."""
-    named = sorted((lean.Pool(lean.Metadata(pool.metadata.name), pool.spec) for pool in pools), key=lambda p: p.metadata.name)
+    known = (lean.Pool(lean.LabelledMetadata(pool.metadata.name), pool.spec) for pool in pools)
+    named = sorted(known, key=lambda p: p.metadata.name)
     return msgspec.json.encode(named).decode()
 
 

@@ -26,6 +26,7 @@ from tortie.agent.netlink import AF, Netlink
 
 GROUP = 0x746F7274  # "tort": the link group that tells our interfaces from others'
 _ETHERNET = 1500  # bytes, where no link says another
+VXLAN, IPIP = "vxlan.tortie", "tunl.tortie"  # the node's tunnels (`tortie.agent.overlay`)
 PROTOCOL = 201  # of every route of ours; iproute2's rt_protos has no name for it
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 # What a pod takes for its router: RFC 3927's range for IPv4, HOST_MAC's EUI-64 for IPv6 (RFC 4291, appendix A).
@@ -63,7 +64,7 @@ class Wire:
 
     def __init__(self, mtu: int, node: str = "") -> None:
         self.mtu = mtu
-        self._node = node
+        self._given, self._carried, self._node = mtu, _ETHERNET, node
         self._own = threading.local()
         self._sockets: list[Netlink] = []
         self._deleters = futures.ThreadPoolExecutor(_DELETERS, "delete", self._enter)
@@ -80,8 +81,13 @@ class Wire:
         with self._here(), IPRoute() as kernel:
             netns.setns(self._own.home)  # the first time it looks for the C library, by a process: not while a pod waits
             for name in _NODE_SYSCTLS:
-                _write(name, "1")
-            self.mtu = self.mtu or _smallest_mtu(kernel)
+                write_sysctl(name, "1")
+            self._carried = _smallest_mtu(kernel)
+            self.mtu = self._given or self._carried
+
+    def leave_room(self, octets: int) -> None:
+        """Let pods' packets be so much smaller than what the node's links carry, unless their size was given."""
+        self.mtu = self._given or self._carried - octets
 
     def attach(self, namespace: str, ifname: str, host: str, addresses: Sequence[Address]) -> tuple[str, str]:
         """Make the link and return the MAC of the host's end and of the pod's; one that is there and whole is left alone."""
@@ -155,7 +161,7 @@ class Wire:
         """Let the host's end be up before the pod's, so that both are ready to send when that one is."""
         for one in addresses:
             for name, value in _HOST_SYSCTLS[one.family].items():
-                _write(f"net/ipv{one.family}/conf/{host}/{name}", value)
+                write_sysctl(f"net/ipv{one.family}/conf/{host}/{name}", value)
         node.ask(netlink.up(index))
 
     def _wire_host(self, node: Netlink, index: int, mac: str, addresses: Sequence[Address]) -> None:
@@ -174,8 +180,8 @@ class Wire:
                 requests.append(netlink.give(index, one))
                 requests.append(netlink.neighbour(index, one.family, str(gateway), HOST_MAC))
                 if one.family == 6:
-                    _write(f"net/ipv6/conf/{ifname}/accept_ra", "0")
-                    _write(f"net/ipv6/conf/{ifname}/accept_dad", "0")
+                    write_sysctl(f"net/ipv6/conf/{ifname}/accept_ra", "0")
+                    write_sysctl(f"net/ipv6/conf/{ifname}/accept_dad", "0")
                 else:
                     requests.append(netlink.route(index, gateway))
                 requests.append(netlink.default(index, one.family, str(gateway)))
@@ -247,10 +253,11 @@ def _opened(namespace: str) -> Iterator[int]:
 
 
 def _smallest_mtu(kernel: Any) -> int:
-    """Return the smallest MTU of the node's own links that are up and have an address; loopback and pods' don't count."""
+    """Return the smallest MTU of the node's links that are up and have an address; loopback, pods' and tunnels don't count."""
     addressed = {one["index"] for one in kernel.get_addr(scope=0)}
-    links = [one for one in kernel.get_links() if one["index"] in addressed and one.get("group") != GROUP]
-    return min((one.get("mtu") for one in links if one.get("operstate") == "UP"), default=_ETHERNET)
+    links = [one for one in kernel.get_links() if one["index"] in addressed and one.get("operstate") == "UP"]
+    others = (one for one in links if one.get("group") != GROUP and one.get("ifname") not in (VXLAN, IPIP))
+    return min((one.get("mtu") for one in others), default=_ETHERNET)
 
 
 def _need(found: Any, otherwise: str) -> Any:
@@ -301,7 +308,7 @@ def pod_mac(host: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (digest[0] & 0xFC | 0x02, *digest[1:6]))
 
 
-def _write(name: str, value: str) -> None:
+def write_sysctl(name: str, value: str) -> None:
     """Set a sysctl of the namespace that this thread is in; unchanged ones are only read."""
     path = _SYSCTLS / name
     if path.read_text().strip() != value:

@@ -160,6 +160,16 @@ class NodeNetworkSpec(Model):
     ] = ()
 
 
+class NodeVxlan(Model):
+    """A node's VXLAN device."""
+
+    mac: Annotated[str, Field(max_length=17, pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", description="The device's MAC.")]
+    addresses: Annotated[
+        tuple[Annotated[str, Field(max_length=CIDR_MAX)], ...],
+        Field(max_length=2, description="The device's addresses, one of each family, of the node's own blocks."),
+    ] = ()
+
+
 class NodeNetworkStatus(Model):
     """What the node's agent says of its node; grows with the agent."""
 
@@ -171,6 +181,12 @@ class NodeNetworkStatus(Model):
             " 192.0.2.7/24. Nodes of one subnet reach each other directly.",
         ),
     ] = ()
+    vxlan: Annotated[
+        NodeVxlan | None, Field(description="The node's VXLAN device: others send there what they encapsulate for it.")
+    ] = None
+    ipip: Annotated[
+        str | None, Field(max_length=CIDR_MAX, description="The address of the node's IP-in-IP device, of its own blocks.")
+    ] = None
     mtu: Annotated[int, Field(ge=0, le=65535, description="Bytes that a pod's packet may have here.")] = 0
     pools: Annotated[
         tuple[Name, ...],

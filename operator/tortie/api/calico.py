@@ -192,20 +192,11 @@ def _masked(draft: _Draft) -> None:
 
 def _pool_after(draft: _Draft) -> None:
     spec = draft.spec
-    for field in ("ipipMode", "vxlanMode"):
-        if (mode := spec.get(field, "Never")) != "Never":
-            message = "kept, but Tortie doesn't encapsulate yet: pods on nodes of different subnets don't reach each other"
-            draft.loss(f"spec.{field}", f"{mode}: {message}")
-    if spec.get("natOutgoing"):
-        message = "true: kept, but Tortie doesn't masquerade yet: pods reach nothing outside that has no route back to them"
-        draft.loss("spec.natOutgoing", message)
     if spec.get("disableBGPExport"):
         draft.note("spec.disableBGPExport", "true: kept; Tortie doesn't speak BGP yet, so nothing is exported anyway")
     uses = spec.get("allowedUses", ())
     if "LoadBalancer" in uses:
         draft.loss("spec.allowedUses", "LoadBalancer: kept, but Tortie gives no addresses to Services yet")
-    if "Tunnel" in uses:
-        draft.note("spec.allowedUses", "Tunnel: kept; Tortie has no tunnels yet, so nothing takes addresses for them")
 
 
 def _ipam_before(draft: _Draft) -> None:

@@ -140,10 +140,19 @@ class Condition(Lean, frozen=True):
     observed_generation: int = 0
 
 
+class NetworkVxlan(Lean, frozen=True):
+    """status.vxlan of a NodeNetwork."""
+
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+
+
 class NetworkStatus(Lean, frozen=True):
     """status of a NodeNetwork."""
 
     addresses: tuple[str, ...] = ()
+    vxlan: NetworkVxlan | None = None
+    ipip: str | None = None
     mtu: int = 0
     pools: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
@@ -223,9 +232,12 @@ class Pod(Lean, frozen=True):
 
 
 class PoolSpec(Lean, frozen=True):
-    """spec of an IPPool, as far as pods choose by it."""
+    """spec of an IPPool, as far as pods choose by it, and packets are carried."""
 
     cidr: str
+    ipip_mode: str = "Never"
+    vxlan_mode: str = "Never"
+    nat_outgoing: bool = False
     node_selector: str | None = None
     namespace_selector: str | None = None
     assignment_mode: str = "Automatic"
@@ -236,5 +248,5 @@ class PoolSpec(Lean, frozen=True):
 class Pool(Lean, frozen=True):
     """An IPPool."""
 
-    metadata: Metadata
+    metadata: LabelledMetadata
     spec: PoolSpec

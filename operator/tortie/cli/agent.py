@@ -33,6 +33,8 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option(
     "--mtu", type=click.IntRange(1280, 65535), help="Bytes that a pod's packet may have. Default: as the node's links."
 )
+@click.option("--vxlan-vni", type=click.IntRange(1, (1 << 24) - 1), help="VXLAN's identifier, of all nodes. Default 4096.")
+@click.option("--vxlan-port", type=click.IntRange(1, 65535), help="VXLAN's UDP port, of all nodes. Default 4789.")
 @click.option(
     "--address-detection", default=DETECTION, help=f"How the node's IPv4 address is found: {METHODS}. Default: {DETECTION}."
 )

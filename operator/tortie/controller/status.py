@@ -104,8 +104,7 @@ def waits(pool: str) -> str:
 
 def unsupported(spec: dict[str, Any]) -> list[dict[str, str]]:
     """Return a condition that names what the manifest asks and no part of Tortie does yet, or nothing."""
-    asked = [f"{field}: {spec[field]}" for field in ("ipipMode", "vxlanMode") if spec.get(field, "Never") != "Never"]
-    asked += [f"{field}: true" for field in ("natOutgoing", "disableBGPExport") if spec.get(field)]
+    asked = ["disableBGPExport: true"] if spec.get("disableBGPExport") else []
     asked += ["allowedUses: LoadBalancer"] if "LoadBalancer" in (spec.get("allowedUses") or ()) else []
     if not asked:
         return []

@@ -1,0 +1,125 @@
+"""What the kernel needs so that this node reaches the others' blocks: decided node by node, as they change. Pure.
+
+Belongs here: which nodes are looked at again. Does not: what carries a block (`tortie.routing.carriage`), nor the kernel
+(`tortie.agent.forwarding`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tortie.addressing.ranges import Range, parse
+from tortie.agent.forwarding import Entry, Neighbour, Route, Thing
+from tortie.agent.wire import IPIP, VXLAN
+from tortie.api import lean
+from tortie.routing.carriage import Carried, Node, NoWay, Way, node_of, pool_of, way
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all ways of a node depend on.
+
+    Attributes:
+        here: The node itself.
+        bgp: Whether nodes speak BGP.
+    """
+
+    here: Node
+    pools: tuple[Carried, ...] = ()
+    bgp: bool = False
+
+
+@dataclass(slots=True)
+class _Other:
+    """Another node: the ways to it, what they take, and what is wrong."""
+
+    ways: tuple[Way, ...] = ()
+    things: frozenset[Thing] = frozenset()
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class Reach:
+    """Told of NodeNetworks, of which this node's own counts for nothing here."""
+
+    def __init__(self) -> None:
+        self._networks: dict[str, lean.Network] = {}
+        self._others: dict[str, _Other] = {}
+        self._terms: Terms | None = None
+        self._dirty: dict[str, None] = {}
+
+    def put(self, name: str, network: lean.Network | None) -> None:
+        """Take a NodeNetwork, or that it is gone."""
+        if network is None:
+            self._networks.pop(name, None)
+        else:
+            self._networks[name] = network
+        self._dirty[name] = None
+
+    def settle(self, terms: Terms) -> tuple[set[Thing], set[Thing]]:
+        """Return what isn't needed any more, and what is needed now."""
+        if terms != self._terms:
+            self._terms = terms
+            self._dirty = dict.fromkeys([*self._networks, *self._others])
+        gone, come = set[Thing](), set[Thing]()
+        for name in self._dirty:
+            old = self._others.pop(name, _Other())
+            network = self._networks.get(name)
+            new = _other(network, terms, old.ways) if network and name != terms.here.name else _Other()
+            if new.ways or new.problems:
+                self._others[name] = new
+            gone |= old.things - new.things
+            come |= new.things - old.things
+        self._dirty = {}
+        return gone - come, come - gone
+
+    @property
+    def ways(self) -> Iterator[Way]:
+        """How packets travel to each block."""
+        return (one for other in self._others.values() for one in other.ways)
+
+    @property
+    def things(self) -> set[Thing]:
+        """All that the kernel needs."""
+        return {one for other in self._others.values() for one in other.things}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What can't be reached, and why."""
+        return {what: why for other in self._others.values() for what, why in other.problems.items()}
+
+
+def own(blocks: Iterable[Range]) -> set[Thing]:
+    """Return a node's routes to its own blocks, which are under its pods' routes.
+
+    A block of one address is its pod's route, or nobody's: a blackhole would take that route's place.
+    """
+    return {Route(block) for block in blocks if block.size > 1}
+
+
+def _other(network: lean.Network, terms: Terms, past: Iterable[Way]) -> _Other:
+    """Return how another node is reached; a way of the past stays while it is about to say what the new one takes."""
+    name = network.metadata.name
+    try:
+        there = node_of(network)
+        blocks = [parse(block.cidr) for block in network.spec.blocks]
+    except ValueError as error:
+        why = f"its NodeNetwork can't be read: {error}; its agent mends it when it starts"
+        return _Other(problems={f"to node {name}": why})
+    if not there.addresses:
+        return _Other()  # it starts: nobody knows its address yet, and that is no problem
+    found = [way(block, terms.here, there, pool_of(block, terms.pools), bgp=terms.bgp) for block in blocks]
+    soon = {one.to for one in found if isinstance(one, NoWay) and one.soon}
+    ways = (*(one for one in found if isinstance(one, Way)), *(one for one in past if one.to in soon))
+    problems = {str(one.to): one.why for one in found if isinstance(one, NoWay)}
+    return _Other(ways, frozenset(_things(ways, terms.here, there)), problems)
+
+
+def _things(ways: Iterable[Way], here: Node, there: Node) -> Iterator[Thing]:
+    links: Mapping[str, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
+    outer = here.underlay(there)
+    for one in ways:
+        if one.via is None:
+            continue
+        yield Route(one.to, one.via, links.get(one.carrier, ""))
+        if one.carrier == "VXLAN" and outer:
+            yield Neighbour(one.via, there.mac)
+            yield Entry(there.mac, outer.address)

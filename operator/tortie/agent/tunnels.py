@@ -1,0 +1,84 @@
+"""Addresses for the node's tunnels, of its own blocks, on record in its ledger as a pod's are.
+
+A tunnel keeps its address over restarts and boots, because other nodes' routes lead to it. It takes another one where its
+pool may give none any more, and gives its own up when nothing needs it, so that a pool that is to go can.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from tortie.addressing.allocator import Address
+from tortie.addressing.ranges import Family
+from tortie.addressing.wants import Wanted
+from tortie.agent.journal import NotDurable
+from tortie.agent.ledger import Exhausted, Ledger, Link
+from tortie.agent.wire import IPIP, VXLAN
+
+_log = logging.getLogger(__name__)
+
+_FAMILIES: tuple[Family, ...] = (4, 6)
+
+
+class Source(NamedTuple):
+    """A pool that a tunnel may have its address from; `gives`: also a new one."""
+
+    name: str
+    family: Family
+    gives: bool
+
+
+def link_of(device: str, family: Family) -> str:
+    """Return the name under which the ledger has a tunnel's address; it is no link of a pod."""
+    return f"{device}/{family}"
+
+
+def is_tunnel(host: str) -> bool:
+    """Whether the ledger's link is a tunnel's."""
+    return host.partition("/")[0] in (VXLAN, IPIP)
+
+
+class Tunnels:
+    """Gives tunnels addresses; raises nothing: what can't be had is a problem, named by `problems`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.problems: dict[str, str] = {}
+
+    async def addresses(self, device: str, sources: Iterable[Source]) -> Mapping[Family, Address]:
+        """Return a tunnel's address of each family of these pools; without a pool of a family what it had is freed."""
+        sources = list(sources)
+        found = dict[Family, Address]()
+        for family in _FAMILIES:
+            try:
+                one = await self._address(link_of(device, family), family, [one for one in sources if one.family == family])
+            except (Exhausted, NotDurable) as error:
+                self._fail(f"IPv{family} address of {device}", str(error))
+                continue
+            self.problems.pop(f"IPv{family} address of {device}", None)
+            if one is not None:
+                found[family] = one
+        return found
+
+    async def _address(self, host: str, family: Family, sources: list[Source]) -> Address | None:
+        held = self._ledger.find(host)
+        pool = self._pool_of(held[0].address) if held else ""
+        givers = frozenset(one.name for one in sources if one.gives)
+        if held and (pool in givers or (not givers and any(one.name == pool for one in sources))):
+            return held[0].address
+        if held:
+            await self._ledger.release(host)
+        if not givers:
+            return None
+        (entry,) = await self._ledger.allocate(Link(host), [Wanted(family, givers)])
+        _log.info("%s has %s", host, entry.address)
+        return entry.address
+
+    def _pool_of(self, one: Address) -> str:
+        block = self._ledger.allocator.block_of(one)
+        return block.pool if block else ""
+
+    def _fail(self, what: str, why: str) -> None:
+        if self.problems.get(what) != why:
+            _log.error("%s: %s; pods here can't be reached by it until there is one", what, why)
+        self.problems[what] = why

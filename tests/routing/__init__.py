@@ -1,0 +1,1 @@
+"""Tests of how packets reach other nodes."""
