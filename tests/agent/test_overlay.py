@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.agent.namespaces import namespaces, needs_root, run
-from tortie.addressing.allocator import OwnBlock, address
+from tortie.addressing.allocator import Address, OwnBlock, address
 from tortie.addressing.ranges import parse
 from tortie.agent import overlay
 from tortie.agent.ledger import Ledger, Link
@@ -29,6 +29,13 @@ device = Device("vxlan.tortie", address(local), int(mtu), frozenset(map(address,
 with IPRoute() as kernel:
     index = overlay.ensure(kernel, device)
 print(json.dumps([index, {name: list(map(str, found)) for name, found in overlay.inventory().items()}]))
+"""
+_STRIP = """
+import sys
+from tortie.addressing.allocator import address
+from tortie.agent import overlay
+for one in sys.argv[1:]:
+    overlay.strip("vxlan.tortie", address(one))
 """
 _REMOVE = "from tortie.agent import overlay; overlay.remove_all(); overlay.remove_all()"
 FIRST = ["192.0.2.1", "1450", "66:00:00:00:00:01", "4096", "4789"]
@@ -87,6 +94,18 @@ def test_what_somebody_did_to_it_is_mended() -> None:
             assert "10.0.0.1/32" in run(["ip", "addr", "show", "dev", VXLAN], path)
 
 
+@needs_root
+def test_a_device_loses_an_address_and_nothing_else() -> None:
+    with namespaces(1) as (path,):
+        run([sys.executable, "-c", _STRIP, "10.0.0.1"], path)
+        ensured(path, *FIRST, "10.0.0.1", "fd00::1")
+        run([sys.executable, "-c", _STRIP, "10.0.0.9", "fd00::1"], path)
+        assert "UP" in link(path)["flags"]
+        found = run(["ip", "addr", "show", "dev", VXLAN, "scope", "global"], path)
+        assert "10.0.0.1/32" in found
+        assert "fd00::1" not in found
+
+
 def test_each_node_has_a_mac_of_its_own() -> None:
     found = {mac_of(f"node-{n}") for n in range(5000)}
     assert len(found) == 5000
@@ -104,6 +123,10 @@ def test_the_room_that_encapsulation_takes() -> None:
         assert (overlay.room(pools, 4), overlay.room(pools, 6)) == octets
 
 
+async def nothing(_device: str, _one: Address) -> None:
+    pass
+
+
 async def held(ledger: Ledger) -> dict[str, str]:
     return {entries[0].link.host: str(entries[0].address) for entries in ledger.links()}
 
@@ -113,7 +136,13 @@ async def test_a_tunnel_s_address(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", cooldown=0)
     for name, block in (("one", "10.0.0.0/30"), ("two", "10.0.1.0/30"), ("six", "fd00::/126")):
         await ledger.put_block(OwnBlock(f"block-{name}", parse(block), name, active=True))
-    tunnels = Tunnels(ledger)
+    stripped = list[str]()
+
+    async def strip(device: str, one: Address) -> None:
+        assert str(one) in (await held(ledger)).values(), "the device loses it before it is freed"
+        stripped.append(f"{device} {one}")
+
+    tunnels = Tunnels(ledger, strip)
     one, two, six = Source("one", 4, gives=True), Source("two", 4, gives=True), Source("six", 6, gives=True)
     disabled = one._replace(gives=False)
     # What pools there are, and what the tunnel has then.
@@ -129,6 +158,7 @@ async def test_a_tunnel_s_address(tmp_path: Path) -> None:
         assert [str(found) for found in (await tunnels.addresses(VXLAN, sources)).values()] == [*expected.values()]
         assert await held(ledger) == expected
         assert tunnels.problems == {}
+    assert stripped == [f"{VXLAN} 10.0.0.0", f"{VXLAN} fd00::", f"{VXLAN} 10.0.1.0"]
     # Nothing is left: it is said, tried again, and had as soon as it can be.
     for n in range(4):
         await ledger.adopt(Link(f"cali{n}"), [address(f"10.0.0.{n}")])
@@ -145,11 +175,11 @@ async def test_a_tunnel_keeps_its_address_over_starts_boots_and_lost_ledgers(tmp
     ledger = Ledger(path)
     await ledger.put_block(OwnBlock("block", parse("10.0.0.0/26"), "pool", active=True))
     source = [Source("pool", 4, gives=True)]
-    first = await Tunnels(ledger).addresses(VXLAN, source)
+    first = await Tunnels(ledger, nothing).addresses(VXLAN, source)
     await ledger.note("boot", "one")
     for boot in ("one", "two"):
         await reconcile(ledger, {}, boot, "a")
-        assert await Tunnels(ledger).addresses(VXLAN, source) == first
+        assert await Tunnels(ledger, nothing).addresses(VXLAN, source) == first
     await ledger.close()
     path.unlink()
     lost = Ledger(path)

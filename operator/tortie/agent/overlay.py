@@ -1,8 +1,8 @@
 """The node's tunnels: the VXLAN and the IP-in-IP device, made and kept as they should be.
 
 Belongs here: the devices. Does not: what is sent through them (`tortie.agent.forwarding`), nor whose addresses they have
-(`tortie.agent.tunnels`). A device that nobody needs any more stays until the agent starts again without need of it: nodes
-change their minds at different times, and what others still send must be taken.
+(`tortie.agent.tunnels`). A device that nobody needs any more stays, without an address: nodes change their minds at different
+times, and what others still send must be taken.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from tortie.agent.tunnels import link_of
 from tortie.agent.wire import IPIP, VXLAN, WireError, write_sysctl
 from tortie.routing.carriage import Carried, Carrier, encapsulates
 
+_NODAD = 0x02  # <linux/if_addr.h>: IFA_F_NODAD
 # Bytes that encapsulation takes of a packet: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348); outer IPv4 (RFC 2003).
 VXLAN_BYTES = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
 IPIP_BYTES = 20
@@ -79,6 +80,14 @@ def ensure(kernel: IPRoute, device: Device) -> int:
     return index
 
 
+def strip(name: str, one: Address) -> None:
+    """Take an address from a device, if it is there and has it; raises NetlinkError."""
+    with IPRoute() as kernel:
+        there = _find(kernel, name)
+        if there is not None and one in _addresses(kernel, int(there["index"])):
+            _take(kernel, int(there["index"]), one)
+
+
 def remove_all() -> None:
     """Remove the devices that are there, and all that leads through them; raises NetlinkError."""
     with IPRoute() as kernel:
@@ -135,10 +144,11 @@ def _arguments(device: Device) -> dict[str, Any]:
 def _give(kernel: IPRoute, index: int, device: Device) -> None:
     there = set(_addresses(kernel, index))
     for one in there - device.addresses:
-        kernel.addr("del", index=index, address=str(one), prefixlen=BITS[one.family], family=AF[one.family])
+        _take(kernel, index, one)
     for one in device.addresses - there:
         flags = {"flags": _NODAD} if one.family == 6 else {}
         kernel.addr("add", index=index, address=str(one), prefixlen=BITS[one.family], family=AF[one.family], **flags)
 
 
-_NODAD = 0x02
+def _take(kernel: IPRoute, index: int, one: Address) -> None:
+    kernel.addr("del", index=index, address=str(one), prefixlen=BITS[one.family], family=AF[one.family])

@@ -36,7 +36,7 @@ from tortie.agent.publisher import Publisher
 from tortie.agent.service import Service, Surroundings
 from tortie.agent.settings import Settings
 from tortie.agent.start import reconcile
-from tortie.agent.tunnels import Source, Tunnels
+from tortie.agent.tunnels import Source, Tunnels, is_tunnel
 from tortie.agent.wire import VXLAN, Wire, host_name
 from tortie.kube.client import Client, connect
 from tortie.kube.writer import Writer
@@ -158,7 +158,8 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ke
     except NotDurable as error:
         _log.error("policies can't be kept for a start without an API server: %s", error)
     with Kernel() as kernel, closing(_gate(kernel, settings)) as gate:
-        links = ((entries[0].link, [entry.address for entry in entries]) for entries in ledger.links())
+        pods = (entries for entries in ledger.links() if not is_tunnel(entries[0].link.host))
+        links = ((entries[0].link, [entry.address for entry in entries]) for entries in pods)
         try:
             await gate.begin(links)
         except NotEnforced as error:
@@ -216,7 +217,8 @@ class Agent:
             methods=settings.address_detection,
         )
         vxlan = Vxlan(settings.vxlan_vni, settings.vxlan_port)
-        self.node = NodeWatch(client, settings.node, facts, Tunnels(ledger), vxlan)
+        tunnels = Tunnels(ledger, lambda device, one: asyncio.to_thread(overlay.strip, device, one))
+        self.node = NodeWatch(client, settings.node, facts, tunnels, vxlan)
         self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
         self.node.listed = self.blocks.list
         self.blocks.named = gate.rename

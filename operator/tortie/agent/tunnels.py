@@ -5,7 +5,7 @@ pool may give none any more, and gives its own up when nothing needs it, so that
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from tortie.addressing.allocator import Address
@@ -39,14 +39,21 @@ def is_tunnel(host: str) -> bool:
 
 
 class Tunnels:
-    """Gives tunnels addresses; raises nothing: what can't be had is a problem, named by `problems`."""
+    """Gives tunnels addresses; what can't be had is a problem, named by `problems`.
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    Crash points: an address is on record before the device has it, and the device loses it before it is freed (`strip`): at no
+    time may a pod get what a device has.
+    """
+
+    def __init__(self, ledger: Ledger, strip: Callable[[str, Address], Awaitable[None]]) -> None:
+        self._ledger, self._strip = ledger, strip
         self.problems: dict[str, str] = {}
 
     async def addresses(self, device: str, sources: Iterable[Source]) -> Mapping[Family, Address]:
-        """Return a tunnel's address of each family of these pools; without a pool of a family what it had is freed."""
+        """Return a tunnel's address of each family of these pools; without a pool of a family what it had is freed.
+
+        Raises what `strip` raises.
+        """
         sources = list(sources)
         found = dict[Family, Address]()
         for family in _FAMILIES:
@@ -67,6 +74,7 @@ class Tunnels:
         if held and (pool in givers or (not givers and any(one.name == pool for one in sources))):
             return held[0].address
         if held:
+            await self._strip(host.partition("/")[0], held[0].address)
             await self._ledger.release(host)
         if not givers:
             return None
