@@ -328,7 +328,7 @@ def test_asked_it_says_what_ledger_and_kernel_hold(one: AgentNode) -> None:
     (held,) = said["links"].values()
     assert sorted(held) == sorted(given)
     assert {block["cidr"]: block["used"] for block in said["blocks"]} == {"10.1.0.0/26": 1, "fd00::/122": 1}
-    assert said["routes"] == [{"to": "10.1.0.0/26", "via": None}, {"to": "fd00::/122", "via": None}]
+    assert said["routes"] == [{"to": one, "via": None, "device": None} for one in ("10.1.0.0/26", "fd00::/122")]
 
 
 def test_asked_to_it_frees_what_is_leaked_and_nothing_else(one: AgentNode) -> None:
