@@ -81,6 +81,12 @@ def test_spoofed_packets_are_dropped(three: Three, row: str) -> None:
     assert not three.passes(source, target, "UDP", really=really)
 
 
+def test_a_pod_sends_nothing_that_nodes_take_for_each_other_s(three: Three) -> None:
+    assert [three.passes(A[0], one, "UDP", port) for port in (4789, 4790) for one in (B[0], C[0])] == [False, False, True, True]
+    assert not three.passes(A[1], C[1], "UDP", 4789)
+    assert three.passes(OUTSIDE[0], A[0], "UDP", 4789)
+
+
 def test_another_mac_is_dropped(three: Three) -> None:
     run(["ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"], three.places[A[0]].namespace)
     assert not three.passes(A[0], C[0])
@@ -293,7 +299,7 @@ def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
     any_port = RuleSetSpec("Namespace", isolates=("Ingress",), rules=(Rule("Ingress", "Accept", ("s",)),))
     three.enforce({"r": any_port}, {"a": ("r",)}, s=C[:1])
     before = run(HOOKS, node.namespace)
-    assert before.count("hook") == 4
+    assert before.count("hook") == 5
     sources = B[0], C[0]
     probes = [(three.places[one], Probe(one, A[0], "UDP", 1000 + n)) for n in range(100) for one in sources]
     stop = threading.Event()

@@ -7,14 +7,14 @@ import pytest
 from tests.agent.namespaces import namespaces, needs_root, run
 from tests.agent.packets import inside
 from tortie.addressing.allocator import address
-from tortie.addressing.ranges import parse
+from tortie.addressing.ranges import Family, parse
 from tortie.agent import forwarding, reach
 from tortie.agent.forwarding import Entry, Neighbour, Route, Thing
 from tortie.agent.netlink import Netlink
 from tortie.agent.reach import Reach, Terms
 from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
-from tortie.routing.carriage import Carried, Node, link_local, node_address
+from tortie.routing.carriage import Carried, Node, NodeAddress, link_local, node_address
 
 HERE = Node("a", {4: node_address("192.0.2.1/24"), 6: node_address("2001:db8::1/64")})
 MAC = "66:00:00:00:00:02"
@@ -82,14 +82,53 @@ def test_what_changes_is_said_and_nothing_else() -> None:
     assert reached.settle(vxlan) == (set(), set())
     assert "yet" in reached.problems["10.0.0.64/26"]
     reached.put("b", network("b", "10.0.0.64/26", vxlan=DEVICE))
-    assert reached.settle(vxlan) == ({old}, {new, *behind})
+    assert reached.settle(vxlan) == (set(), {new, *behind}), "the new route takes the old one's place"
     assert reached.problems == {}
     # The block is another node's now, which is said before its first owner's NodeNetwork says so.
     reached.put("c", network("c", "10.0.0.64/26", at=("192.0.2.3/24",)))
     reached.put("b", network("b", vxlan=DEVICE))
-    assert reached.settle(direct) == ({new, *behind}, {Route(parse("10.0.0.64/26"), address("192.0.2.3"))})
+    assert reached.settle(direct) == (behind, {Route(parse("10.0.0.64/26"), address("192.0.2.3"))})
     reached.put("c", None)
     assert reached.settle(direct) == ({Route(parse("10.0.0.64/26"), address("192.0.2.3"))}, set())
+
+
+def test_what_another_node_says_no_more_stays_as_long_as_the_pool_asks_for_it() -> None:
+    """Its agent may have seen the pool's change before this one did, or starts anew."""
+    reached, terms = Reach(), Terms(HERE, (VXLAN_POOL,))
+    reached.put("b", network("b", "10.0.0.64/26", vxlan=DEVICE))
+    _, come = reached.settle(terms)
+    reached.put("b", network("b", "10.0.0.64/26"))
+    assert reached.settle(terms) == (set(), set())
+    assert reached.things == come
+    assert {str(one) for one in come} == BY_VXLAN
+    reached.put("b", network("b"))
+    assert reached.settle(terms) == (come, set())
+
+
+def test_the_node_s_own_address_and_blocks_count() -> None:
+    here: dict[Family, NodeAddress] = {4: node_address("198.51.100.1/24")}
+    reached = Reach()
+    block = parse("10.0.0.64/26")
+    reached.put("b", network("b", "10.0.0.64/26"))
+    reached.settle(Terms(Node("a", dict(here)), (Carried(POOL),)))
+    assert "not in this node's subnet" in reached.problems[str(block)]
+    here[4] = node_address("192.0.2.1/24")
+    route: set[Thing] = {Route(block, address("192.0.2.2"))}
+    assert reached.settle(Terms(Node("a", dict(here)), (Carried(POOL),))) == (set(), route)
+    mine = Terms(Node("a", dict(here)), (Carried(POOL),), own=frozenset({block}))
+    assert reached.settle(mine) == (route, set()), "what is this node's isn't sent to another"
+
+
+def test_what_another_node_has_by_now_isn_t_removed_with_it() -> None:
+    """Its tunnel may have the address that the one of before had."""
+    reached, terms = Reach(), Terms(HERE, (VXLAN_POOL,))
+    reached.put("b", network("b", "10.0.0.64/26", vxlan=DEVICE))
+    reached.settle(terms)
+    other = DEVICE.__class__("66:00:00:00:00:03", DEVICE.addresses)
+    reached.put("c", network("c", "10.0.0.64/26", at=("192.0.2.3/24",), vxlan=other))
+    reached.settle(terms)
+    reached.put("b", None)
+    assert reached.settle(terms) == ({Entry(MAC, address("192.0.2.2"))}, set())
 
 
 # What the kernel has before, as `ip route` takes it; what is wanted; what it has afterwards.
@@ -136,6 +175,35 @@ def test_the_kernel_s_routes(row: str) -> None:
             plain = [line.replace(" dev lo proto", " proto") if "via" in line else line for line in left]
             shown = [line.replace(" scope link", "") for line in plain if not line.startswith("192.0.2.0/24")]
             assert sorted(shown) == sorted(after)
+
+
+_SIX = """
+from tortie.addressing.allocator import address
+from tortie.addressing.ranges import parse
+from tortie.agent import forwarding
+from tortie.agent.forwarding import Route
+from tortie.agent.netlink import Netlink
+mine, its = Route(parse("fd00::40/122")), Route(parse("fd00::40/122"), address("2001:db8::2"))
+with Netlink() as kernel:
+    for wanted in ({mine}, {its}, {its}, {mine}, {mine}, {mine, its}, {its}, set()):
+        for _ in range(2):
+            assert forwarding.write(kernel, {}, forwarding.read(kernel, {}), wanted) == {}
+            assert forwarding.read(kernel, {}) == wanted, wanted
+"""
+
+
+@needs_root
+def test_an_ipv6_block_that_comes_and_goes() -> None:
+    """Its blackhole and a route to another node have metrics of their own, so neither takes the other's place."""
+    with namespaces(1) as (path,):
+        run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1"], path)
+        for one in ("eth0", "eth1"):
+            run(["ip", "link", "set", one, "up"], path)
+        run(["ip", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"], path)
+        # As an agent of before made it.
+        run(["ip", "route", "add", "fd00::80/122", "via", "2001:db8::9", "proto", "201"], path)
+        run([sys.executable, "-c", _SIX], path)
+        assert "proto 201" not in run(["ip", "-6", "route"], path)
 
 
 @needs_root

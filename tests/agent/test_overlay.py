@@ -142,7 +142,7 @@ async def test_a_tunnel_s_address(tmp_path: Path) -> None:
         assert str(one) in (await held(ledger)).values(), "the device loses it before it is freed"
         stripped.append(f"{device} {one}")
 
-    tunnels = Tunnels(ledger, strip)
+    tunnels = Tunnels(ledger, strip, lambda: True)
     one, two, six = Source("one", 4, gives=True), Source("two", 4, gives=True), Source("six", 6, gives=True)
     disabled = one._replace(gives=False)
     # What pools there are, and what the tunnel has then.
@@ -170,19 +170,40 @@ async def test_a_tunnel_s_address(tmp_path: Path) -> None:
     await ledger.close()
 
 
+async def test_what_is_asked_back_is_given_up_and_nothing_before_another_can_be_had(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    whole = parse("10.0.0.0/30")
+    await ledger.put_block(OwnBlock("one", whole, "one", active=True))
+    tunnels = Tunnels(ledger, nothing, lambda: True)
+    one, two = Source("one", 4, gives=True), Source("two", 4, gives=True)
+    assert await tunnels.addresses(VXLAN, [one]) == {4: address("10.0.0.0")}
+    # The other pool has no address here, so the one of the disabled pool stays.
+    assert await tunnels.addresses(VXLAN, [one._replace(gives=False), two]) == {4: address("10.0.0.0")}
+    await ledger.adopt(Link("cali1"), [address("10.0.0.1")])
+    await ledger.put_block(OwnBlock("one", whole, "one", active=True, cede=whole))
+    assert await tunnels.addresses(VXLAN, [one]) == {4: address("10.0.0.0")}, "a pod keeps the block"
+    await ledger.release("cali1")
+    assert await tunnels.addresses(VXLAN, [one]) == {}
+    assert await held(ledger) == {}
+    await ledger.close()
+
+
 async def test_a_tunnel_keeps_its_address_over_starts_boots_and_lost_ledgers(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     ledger = Ledger(path)
     await ledger.put_block(OwnBlock("block", parse("10.0.0.0/26"), "pool", active=True))
     source = [Source("pool", 4, gives=True)]
-    first = await Tunnels(ledger, nothing).addresses(VXLAN, source)
+    first = await Tunnels(ledger, nothing, lambda: True).addresses(VXLAN, source)
     await ledger.note("boot", "one")
     for boot in ("one", "two"):
         await reconcile(ledger, {}, boot, "a")
-        assert await Tunnels(ledger, nothing).addresses(VXLAN, source) == first
+        assert await Tunnels(ledger, nothing, lambda: True).addresses(VXLAN, source) == first
     await ledger.close()
     path.unlink()
     lost = Ledger(path)
     await reconcile(lost, {"vxlan.tortie/4": [*first.values()]}, "two", "a")
     assert await held(lost) == {"vxlan.tortie/4": "10.0.0.0"}
+    assert await Tunnels(lost, nothing, lambda: False).addresses(VXLAN, source) == first, "its block isn't known yet"
+    await lost.put_block(OwnBlock("block", parse("10.0.0.0/26"), "pool", active=True))
+    assert await Tunnels(lost, nothing, lambda: True).addresses(VXLAN, source) == first
     await lost.close()

@@ -55,9 +55,10 @@ ROWS = {
     "VXLAN, not said yet": Row(YOUNG, V4, "node b hasn't said its VXLAN device's MAC yet", "Always"),
     "VXLAN, no address yet": Row(node("b", "198.51.100.2/24", mac=MAC), V4, "VXLAN device's IPv4 address yet", "Always"),
     "VXLAN, no family in common": Row(
-        ONLY6, V4, "no family of addresses in common (node a has IPv4 and node b has IPv6)", "Always",
+        ONLY6, V4, "no common family to encapsulate in (node a has IPv4 and node b has IPv6)", "Always",
         here=node("a", "192.0.2.1/24"),
     ),
+    "VXLAN, one of both families and one of IPv6": Row(ONLY6, V6, "(node a has IPv4 and IPv6 and node b has IPv6)", "Always"),
     "IP-in-IP in one subnet": Row(NEAR, V4, "IPIP 192.0.2.2", ipip="Always"),
     "IP-in-IP between two": Row(FAR, V4, "IPIP 198.51.100.2", ipip="Always"),
     "IP-in-IP across subnets, in one": Row(NEAR, V4, "Direct 192.0.2.2", ipip="CrossSubnet"),

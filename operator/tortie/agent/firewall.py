@@ -40,6 +40,7 @@ class Kernel(Closing):
     def __init__(self) -> None:
         self.tables, self.connections, self.links = Socket(), Connections(), Netlink()
         self.drift = Drift(TABLE, self.tables.port)
+        self.masquerades = self._takes(nf.masquerade())
         self.log: PacketLog | None = None
         try:
             if not self.tables.takes(*rules.LOGGING):
@@ -50,6 +51,12 @@ class Kernel(Closing):
                 "denials can't be logged: %s; has the kernel nfnetlink_log, and does nobody else listen to its group %d?",
                 error, rules.LOG_GROUP,
             )  # fmt: skip
+
+    def _takes(self, expression: bytes) -> bool:
+        try:
+            return self.tables.takes(expression)
+        except OSError:  # what can't be asked is tried
+            return True
 
     def counts(self) -> bool:
         """Whether the kernel can count policies' packets; raises OSError."""
@@ -72,10 +79,11 @@ class Firewall:
     Args:
         kernel: Where the table is.
         counts: Whether policies' packets are counted.
+        vxlan_port: The nodes' UDP port, to which no pod sends.
     """
 
-    def __init__(self, kernel: Kernel, *, counts: bool = False) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, *, counts: bool = False, vxlan_port: int = 4789) -> None:
+        self._kernel, self._vxlan_port = kernel, vxlan_port
         self._desired = Desired(logs=kernel.log is not None, counts=counts)
         self._cuts = Cuts(self._desired)
         self.counts = counts
@@ -124,6 +132,8 @@ class Firewall:
         """Take the pools, and of which what leaves all pools is masqueraded; raises NotEnforced."""
         if pools == self._desired.pools:
             return
+        if any(pools.values()) and not self._kernel.masquerades:
+            raise NotEnforced("the kernel has no nft_masq")
         self._desired.pools = dict(pools)
         if self._is_inherited:
             self._write_to_inherited(Work(pools=True))
@@ -190,7 +200,7 @@ class Firewall:
         while True:
             self._chains, self._leads, self._has_ranges, self._counters, self._counter_users = {}, {}, set(), {}, Counter()
             chains, leads, batch = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE)
-            table.prepare(batch, there)
+            table.prepare(batch, there, self._vxlan_port, masquerades=self._kernel.masquerades)
             self._delta(work, chains, leads, batch)
             try:
                 self._kernel.tables.commit(batch)

@@ -35,6 +35,7 @@ _BYTES: dict[int, int] = {4: 4, 6: 16}
 _FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 # The metric of routes to others' blocks. IPv6 would have 1024 by default, and BIRD's must come after ours.
 METRIC: dict[Family, int] = {4: 0, 6: 512}
+BLACKHOLE_METRIC: dict[Family, int] = {4: 0, 6: 1024}
 
 
 class Route(NamedTuple):
@@ -42,11 +43,13 @@ class Route(NamedTuple):
 
     Attributes:
         link: The tunnel's name; "": the link on whose subnet the next hop is.
+        metric: One that isn't as ours are made: an older agent's.
     """
 
     to: Range
     via: Address | None = None
     link: str = ""
+    metric: int | None = None
 
     def __str__(self) -> str:
         by = f" dev {self.link}" if self.link else ""
@@ -97,8 +100,8 @@ def read(kernel: Netlink, links: Mapping[str, int]) -> set[Thing]:
 def write(kernel: Netlink, links: Mapping[str, int], there: Collection[Thing], wanted: Collection[Thing]) -> dict[Thing, str]:
     """Make what is `there` be what is `wanted`; return what could not be done, each with its reason. The others are done."""
     news = sorted(set(wanted).difference(there), key=_key)
-    replaced = {_place(one) for one in news}
-    gone = sorted((one for one in set(there).difference(wanted) if _place(one) not in replaced), key=_key, reverse=True)
+    replaced = {place(one) for one in news}
+    gone = sorted((one for one in set(there).difference(wanted) if place(one) not in replaced), key=_key, reverse=True)
     # A route that goes leaves first, so that nothing is sent to where nobody takes it; one in another's place is replaced.
     done: list[tuple[Thing, bool]] = [*((one, True) for one in gone), *((one, False) for one in news)]
     failed = dict[Thing, str]()
@@ -117,13 +120,13 @@ def write(kernel: Netlink, links: Mapping[str, int], there: Collection[Thing], w
     return failed
 
 
-def _key(one: Thing) -> tuple[int, Thing]:
-    return _ORDER[type(one)], one
+def _key(one: Thing) -> tuple[int, Range | Address | str]:
+    return _ORDER[type(one)], one[0]
 
 
-def _place(one: Thing) -> object:
+def place(one: Thing) -> object:
     """Return what only one thing can be at, so that a new one takes the old one's place."""
-    return type(one), one[0]
+    return type(one), one[0], _metric(one) if isinstance(one, Route) else 0
 
 
 # --- what is sent
@@ -156,7 +159,11 @@ def _route(one: Route, links: Mapping[str, int]) -> bytes:
 
 
 def _metric(one: Route) -> int:
-    return METRIC[one.to.family] if one.via else 0  # a blackhole's is the kernel's own
+    return one.metric if one.metric is not None else _usual(one)
+
+
+def _usual(one: Route) -> int:
+    return (METRIC if one.via else BLACKHOLE_METRIC)[one.to.family]
 
 
 def _attribute(kind: int, data: bytes) -> bytes:
@@ -179,12 +186,12 @@ def _routes(kernel: Netlink, names: Mapping[int, str]) -> Iterator[Route]:
             found = attributes(data[_RTMSG.size :])
             if _DST not in found or (kind != _BLACKHOLE and _GATEWAY not in found):
                 continue
-            to = Range(family, int.from_bytes(found[_DST], "big"), length)
-            if kind == _BLACKHOLE:
-                yield Route(to)
-            else:
+            made = Route(Range(family, int.from_bytes(found[_DST], "big"), length))
+            if kind != _BLACKHOLE:
                 link = names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else ""
-                yield Route(to, _address(found[_GATEWAY]), link)
+                made = made._replace(via=_address(found[_GATEWAY]), link=link)
+            metric = _U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0
+            yield made if metric == _usual(made) else made._replace(metric=metric)
 
 
 def _neighbours(kernel: Netlink, index: int) -> Iterator[Neighbour | Entry]:

@@ -146,6 +146,14 @@ class Ledger:
         found = (entry for entry in every if entry.address.family == family and block.has(entry.address.value))
         return sorted(found, key=lambda entry: entry.address)
 
+    def can_give(self, wanted: Wanted) -> bool:
+        """Whether an address that is wanted can go out now."""
+        try:
+            self._pick(wanted)
+        except Exhausted:
+            return False
+        return True
+
     async def allocate(self, link: Link, wanted: Sequence[Wanted]) -> tuple[Entry, ...]:
         """Return one durable entry for each address wanted, all or none; raises Exhausted, NotDurable."""
         taken = [self._pick(one) for one in wanted]

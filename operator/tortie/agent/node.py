@@ -48,7 +48,7 @@ class Facts:
         pools: The pools that pods here ask for.
         short: The pools for whose addresses pods here wait.
         firewalls: A sentence for each foreign chain that drops forwarded packets.
-        carried: The pools, as far as packets are carried.
+        carried: The pools, as far as packets are carried; None: they aren't known yet.
         sources: The pools that a tunnel may have its address from.
         mtu: Bytes that a pod's packet may have.
         methods: How the node's address of each family is found (`tortie.agent.detection`).
@@ -58,7 +58,7 @@ class Facts:
     pools: Callable[[], tuple[str, ...]]
     short: Callable[[], tuple[str, ...]]
     firewalls: Callable[[], Iterable[str]]
-    carried: Callable[[], tuple[Carried, ...]]
+    carried: Callable[[], tuple[Carried, ...] | None]
     sources: Callable[[str], Iterable[Source]]
     mtu: Callable[[], int]
     methods: Mapping[Family, str]
@@ -82,6 +82,7 @@ class NodeWatch:
         self._mended = float("-inf")  # when all that the kernel has was looked at
         self._said = lean.NetworkStatus()  # of the tunnels
         self.listed: Callable[[list[str]], None] = lambda _names: None
+        self.detected: Callable[[], None] = lambda: None  # told when the node has another address
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
         self._nodes = Stream(client, NODES.path(), lean.Node, self._on_node, field_selector=f"metadata.name={node}")
         self._wake = asyncio.Event()
@@ -169,21 +170,25 @@ class NodeWatch:
             if found and found != self.here.get(family):
                 _log.info("node address: %s", found)
                 self.here[family] = found
+                self.detected()
 
     async def _forward(self) -> None:
         """Make the kernel lead to the other nodes' blocks: tunnels first, then what leads into them."""
         pools = self._facts.carried()
+        if pools is None:  # what is there stays
+            return
         links, problems = await self._tunnel(pools)
-        gone, come = self._reach.settle(Terms(Node(self._node, self.here), pools))
-        past, self._own = self._own, reach.own(block.range for block in self._facts.own())
-        now = time.monotonic()
-        if links != self._links or now >= self._mended + MEND:
-            self._links, self._mended = links, now
+        own = frozenset(block.range for block in self._facts.own())
+        gone, come = self._reach.settle(Terms(Node(self._node, dict(self.here)), pools, own=own))
+        past, self._own = self._own, reach.own(own)
+        mended, self._mended = self._mended, float("-inf")  # until it is done
+        if links != self._links or time.monotonic() >= mended + MEND:
+            self._links, mended = links, time.monotonic()
             failed = await asyncio.to_thread(_mend, links, self._reach.things | self._own)
         else:
             failed = await asyncio.to_thread(_change, links, gone | (past - self._own), come | (self._own - past))
-        if failed:
-            self._mended = float("-inf")
+        if not failed:
+            self._mended = mended
         problems |= self._reach.problems
         if not self.here:
             problems["this node"] = f"no address of it was found by {' or '.join(set(self._facts.methods.values()))}"

@@ -75,7 +75,8 @@ def ensure(kernel: IPRoute, device: Device) -> int:
     if mac or there.get("mtu") != device.mtu or there.get("operstate") == "DOWN":
         kernel.link("set", index=index, mtu=device.mtu, state="up", **mac)
     _give(kernel, index, device)
-    write_sysctl(f"net/ipv4/conf/{device.name}/rp_filter", "0")  # a reply may come another way than its question went
+    # A reply may come another way than its question went; the kernel takes the greater of this and `all`, and 2 is loose.
+    write_sysctl(f"net/ipv4/conf/{device.name}/rp_filter", "2")
     write_sysctl(f"net/ipv4/conf/{device.name}/forwarding", "1")
     return index
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tortie import health
-from tortie.addressing.allocator import OwnBlock
+from tortie.addressing.allocator import Address, OwnBlock
 from tortie.addressing.ranges import Family
 from tortie.addressing.wants import Landscape
 from tortie.agent import door, foreign, metrics, overlay, unready
@@ -40,6 +40,7 @@ from tortie.agent.tunnels import Source, Tunnels, is_tunnel
 from tortie.agent.wire import VXLAN, Wire, host_name
 from tortie.kube.client import Client, connect
 from tortie.kube.writer import Writer
+from tortie.routing.carriage import Carried
 
 _log = logging.getLogger(__name__)
 
@@ -171,11 +172,15 @@ async def _guarded(settings: Settings, ledger: Ledger) -> AsyncIterator[tuple[Ke
                 await kept.close()
 
 
+async def _strip(device: str, one: Address) -> None:
+    await asyncio.to_thread(overlay.strip, device, one)
+
+
 def _gate(kernel: Kernel, settings: Settings) -> Gate:
     counts = settings.policy_counters and kernel.counts()
     if settings.policy_counters and not counts:
         _log.error("policies' packets can't be counted: the kernel has no nft_objref or no counters")
-    firewall = Firewall(kernel, counts=counts)
+    firewall = Firewall(kernel, counts=counts, vxlan_port=settings.vxlan_port)
     return Gate(firewall, settings.policy_gate, settings.policy_gate_exempt)
 
 
@@ -208,7 +213,7 @@ class Agent:
         self._wire, self._pools_changed = wire, asyncio.Event()
         facts = Facts(
             own=lambda: ledger.allocator.blocks,
-            carried=lambda: tuple(pool.carried for pool in self.knowledge.forwarded.values()),
+            carried=self._carried,
             sources=self._sources,
             pools=lambda: self.demand.pools(self.knowledge.pools.values()),
             short=self.demand.short,
@@ -217,8 +222,9 @@ class Agent:
             methods=settings.address_detection,
         )
         vxlan = Vxlan(settings.vxlan_vni, settings.vxlan_port)
-        tunnels = Tunnels(ledger, lambda device, one: asyncio.to_thread(overlay.strip, device, one))
+        tunnels = Tunnels(ledger, _strip, lambda: self.blocks.are_known)
         self.node = NodeWatch(client, settings.node, facts, tunnels, vxlan)
+        self.node.detected = self._leave_room
         self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
         self.node.listed = self.blocks.list
         self.blocks.named = gate.rename
@@ -276,11 +282,16 @@ class Agent:
         return Landscape(pools, blocks, complete=known, owner=self.node.owner_of, node_labels=self.node.labels)
 
     def _sources(self, device: str) -> Iterator[Source]:
-        """Yield the pools that a tunnel may have its address from."""
+        """Yield the pools that a tunnel may have its address from: those of which the node has a block."""
+        here = {block.pool for block in self._ledger.allocator.blocks}
         for name, pool in self.knowledge.forwarded.items():
             carried = pool.carried.vxlan if device == VXLAN else pool.carried.ipip
-            if carried != "Never" and pool.tunnels:
+            if carried != "Never" and pool.tunnels and name in here:
                 yield Source(name, pool.carried.range.family, pool.gives)
+
+    def _carried(self) -> tuple[Carried, ...] | None:
+        known = self.knowledge.pools_are_known or self.knowledge.forwarded
+        return tuple(pool.carried for pool in self.knowledge.forwarded.values()) if known else None
 
     def _on_pools(self) -> None:
         self._leave_room()

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tortie.addressing.ranges import Range, parse
-from tortie.agent.forwarding import Entry, Neighbour, Route, Thing
+from tortie.agent.forwarding import Entry, Neighbour, Route, Thing, place
 from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
-from tortie.routing.carriage import Carried, Node, NoWay, Way, node_of, pool_of, way
+from tortie.routing.carriage import Carried, Carrier, Node, NoWay, Way, node_of, pool_of, way
+
+_LINKS: Mapping[Carrier, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +23,26 @@ class Terms:
     Attributes:
         here: The node itself.
         bgp: Whether nodes speak BGP.
+        own: The node's own blocks: no other node's claim to them counts.
     """
 
     here: Node
     pools: tuple[Carried, ...] = ()
     bgp: bool = False
+    own: frozenset[Range] = frozenset()
 
 
 @dataclass(slots=True)
 class _Other:
-    """Another node: the ways to it, what they take, and what is wrong."""
+    """Another node: the ways to it with what each takes, and what is wrong."""
 
-    ways: tuple[Way, ...] = ()
-    things: frozenset[Thing] = frozenset()
+    ways: dict[Way, frozenset[Thing]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def things(self) -> set[Thing]:
+        """What all ways to it take."""
+        return {one for things in self.ways.values() for one in things}
 
 
 class Reach:
@@ -55,7 +63,7 @@ class Reach:
         self._dirty[name] = None
 
     def settle(self, terms: Terms) -> tuple[set[Thing], set[Thing]]:
-        """Return what isn't needed any more, and what is needed now."""
+        """Return what isn't needed any more, and what is needed now; what takes another's place is in the latter alone."""
         if terms != self._terms:
             self._terms = terms
             self._dirty = dict.fromkeys([*self._networks, *self._others])
@@ -69,7 +77,10 @@ class Reach:
             gone |= old.things - new.things
             come |= new.things - old.things
         self._dirty = {}
-        return gone - come, come - gone
+        if gone := gone - come:  # what another node has by now took its place, and isn't removed with it
+            held = {place(one) for other in self._others.values() for one in other.things}
+            gone = {one for one in gone if place(one) not in held}
+        return gone, come
 
     @property
     def ways(self) -> Iterator[Way]:
@@ -95,7 +106,7 @@ def own(blocks: Iterable[Range]) -> set[Thing]:
     return {Route(block) for block in blocks if block.size > 1}
 
 
-def _other(network: lean.Network, terms: Terms, past: Iterable[Way]) -> _Other:
+def _other(network: lean.Network, terms: Terms, past: Mapping[Way, frozenset[Thing]]) -> _Other:
     """Return how another node is reached; a way of the past stays while it is about to say what the new one takes."""
     name = network.metadata.name
     try:
@@ -106,20 +117,18 @@ def _other(network: lean.Network, terms: Terms, past: Iterable[Way]) -> _Other:
         return _Other(problems={f"to node {name}": why})
     if not there.addresses:
         return _Other()  # it starts: nobody knows its address yet, and that is no problem
-    found = [way(block, terms.here, there, pool_of(block, terms.pools), bgp=terms.bgp) for block in blocks]
+    others = [block for block in blocks if block not in terms.own]
+    found = [way(block, terms.here, there, pool_of(block, terms.pools), bgp=terms.bgp) for block in others]
     soon = {one.to for one in found if isinstance(one, NoWay) and one.soon}
-    ways = (*(one for one in found if isinstance(one, Way)), *(one for one in past if one.to in soon))
-    problems = {str(one.to): one.why for one in found if isinstance(one, NoWay)}
-    return _Other(ways, frozenset(_things(ways, terms.here, there)), problems)
+    ways = {one: things for one, things in past.items() if one.to in soon}
+    ways |= {one: frozenset(_things(one, terms.here, there)) for one in found if isinstance(one, Way)}
+    return _Other(ways, {str(one.to): one.why for one in found if isinstance(one, NoWay)})
 
 
-def _things(ways: Iterable[Way], here: Node, there: Node) -> Iterator[Thing]:
-    links: Mapping[str, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
+def _things(one: Way, here: Node, there: Node) -> Iterator[Thing]:
+    if one.via is not None:
+        yield Route(one.to, one.via, _LINKS.get(one.carrier, ""))
     outer = here.underlay(there)
-    for one in ways:
-        if one.via is None:
-            continue
-        yield Route(one.to, one.via, links.get(one.carrier, ""))
-        if one.carrier == "VXLAN" and outer:
-            yield Neighbour(one.via, there.mac)
-            yield Entry(there.mac, outer.address)
+    if one.via is not None and one.carrier == "VXLAN" and outer:
+        yield Neighbour(one.via, there.mac)
+        yield Entry(there.mac, outer.address)

@@ -23,6 +23,7 @@ from tortie.agent.gate import Closed
 from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Entry, Exhausted, InUse, Ledger, Link, NotReclaimed
 from tortie.agent.metrics import REQUESTS
+from tortie.agent.tunnels import is_tunnel
 from tortie.agent.wire import WireError, host_name
 
 _log = logging.getLogger(__name__)
@@ -299,7 +300,8 @@ class Service:
                 cni.INVALID_CONFIG, "GC: the configuration has no cni.dev/valid-attachments, so nothing is collected"
             )
         alive = {host_name(container, ifname) for container, ifname in request.attachments}
-        gone = [entries[0].link.host for entries in self._ledger.links() if entries[0].link.host not in alive]
+        hosts = (entries[0].link.host for entries in self._ledger.links())
+        gone = [host for host in hosts if host not in alive and not is_tunnel(host)]
         for host in gone:
             _log.info("GC: %s: the runtime has it no more: %s freed", host, await self.delete(host))
         return f"{len(gone)} freed"

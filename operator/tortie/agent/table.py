@@ -25,7 +25,7 @@ POOLS: dict[Family, str] = {4: "pools4", 6: "pools6"}
 NATTED: dict[Family, str] = {4: "natted4", 6: "natted6"}
 WAYS: dict[Direction, str] = {"Ingress": "to", "Egress": "from"}  # the maps, and how chains' names end
 
-_TCP, _ICMPV6 = 6, 58
+_IPIP, _TCP, _UDP, _ICMPV6 = 4, 6, 17, 58
 _ETHERNET = 1  # ARPHRD_ETHER
 _ESTABLISHED, _RELATED, _NEW = 2, 4, 8
 _FIN_SYN_RST_ACK, _SYN = b"\x17", b"\x02"
@@ -42,13 +42,13 @@ def ranges_of(name: str, family: Family) -> str:
     return f"{name}-{family}"
 
 
-def prepare(batch: nf.Batch, there: nf.Contents | None) -> None:
+def prepare(batch: nf.Batch, there: nf.Contents | None, vxlan_port: int, *, masquerades: bool) -> None:
     """Make the table: its sets, and its base chains with their rules, which close every interface of ours.
 
     Of a table that is there nothing stays but the base chains: of two chains at one hook a packet would be asked by one as
     it was and by the other as it is.
     """
-    chains = dict(_base_chains())
+    chains = dict(_base_chains(vxlan_port, masquerades=masquerades))
     if there is None or not chains.keys() <= set(there.chains):
         batch.table(anew=True)
     else:
@@ -85,16 +85,17 @@ def _make_sets(batch: nf.Batch) -> None:
         batch.set(way, (nf.IFNAME,), 16, nf.MAP)
 
 
-def _base_chains() -> Iterator[tuple[str, tuple[nf.Hook | None, tuple[bytes, ...]]]]:
+def _base_chains(vxlan_port: int, *, masquerades: bool) -> Iterator[tuple[str, tuple[nf.Hook | None, tuple[bytes, ...]]]]:
     """Yield the chains that are always there, by name: hook and priority, and rules."""
     yield "outside", (None, tuple(_outside()))
     yield "discovery", (None, tuple(_discovery()))
     yield "addresses", (None, tuple(_addresses()))
-    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing()))
+    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing(vxlan_port)))
     yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded("Egress")))
     yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here()))
     yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded("Ingress")))
-    yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving()))
+    if masquerades:
+        yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving()))
 
 
 def ranges_set(batch: nf.Batch, name: str, family: Family) -> None:
@@ -102,8 +103,12 @@ def ranges_set(batch: nf.Batch, name: str, family: Family) -> None:
     batch.set(ranges_of(name, family), (ADDRESS[family],), BYTES[family], nf.INTERVAL)
 
 
-def _spoofing() -> Iterator[bytes]:
+def _spoofing(vxlan_port: int) -> Iterator[bytes]:
     yield nf.rule(nf.meta(nf.IIFGROUP), nf.compare(nf.host_order(GROUP), nf.NOT_EQUAL), nf.verdict(nf.GOTO, "outside"))
+    # A node would take what a pod encapsulates for another node's, and what is inside may claim to be anybody's.
+    vxlan = nf.payload(nf.TRANSPORT, 2, 2), nf.compare(vxlan_port.to_bytes(2, "big"))
+    yield nf.rule(carries(_UDP), *vxlan, nf.verdict(nf.DROP))
+    yield nf.rule(carries(_IPIP), nf.verdict(nf.DROP))
     known = nf.meta(nf.IIFNAME), nf.payload(nf.LINK, 6, 6, nf.REGISTER_5), nf.member(MACS)
     ethernet = nf.meta(nf.IIFTYPE), nf.compare(struct.pack("=H", _ETHERNET))
     yield nf.rule(*ethernet, *known, nf.verdict(nf.JUMP, "addresses"))

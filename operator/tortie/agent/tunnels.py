@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from tortie.addressing.allocator import Address
 from tortie.addressing.ranges import Family
 from tortie.addressing.wants import Wanted
@@ -45,21 +47,20 @@ class Tunnels:
     time may a pod get what a device has.
     """
 
-    def __init__(self, ledger: Ledger, strip: Callable[[str, Address], Awaitable[None]]) -> None:
-        self._ledger, self._strip = ledger, strip
+    def __init__(
+        self, ledger: Ledger, strip: Callable[[str, Address], Awaitable[None]], blocks_are_known: Callable[[], bool]
+    ) -> None:
+        self._ledger, self._strip, self._blocks_are_known = ledger, strip, blocks_are_known
         self.problems: dict[str, str] = {}
 
     async def addresses(self, device: str, sources: Iterable[Source]) -> Mapping[Family, Address]:
-        """Return a tunnel's address of each family of these pools; without a pool of a family what it had is freed.
-
-        Raises what `strip` raises.
-        """
+        """Return a tunnel's address of each family of these pools; without a pool of a family what it had is freed."""
         sources = list(sources)
         found = dict[Family, Address]()
         for family in _FAMILIES:
             try:
                 one = await self._address(link_of(device, family), family, [one for one in sources if one.family == family])
-            except (Exhausted, NotDurable) as error:
+            except (Exhausted, NotDurable, NetlinkError, OSError) as error:
                 self._fail(f"IPv{family} address of {device}", str(error))
                 continue
             self.problems.pop(f"IPv{family} address of {device}", None)
@@ -68,23 +69,29 @@ class Tunnels:
         return found
 
     async def _address(self, host: str, family: Family, sources: list[Source]) -> Address | None:
-        held = self._ledger.find(host)
-        pool = self._pool_of(held[0].address) if held else ""
-        givers = frozenset(one.name for one in sources if one.gives)
-        if held and (pool in givers or (not givers and any(one.name == pool for one in sources))):
-            return held[0].address
-        if held:
-            await self._strip(host.partition("/")[0], held[0].address)
+        held = next((entry.address for entry in self._ledger.find(host)), None)
+        wanted = Wanted(family, frozenset(one.name for one in sources if one.gives))
+        if held is not None:
+            if self._stays(held, sources, wanted):
+                return held
+            await self._strip(host.partition("/")[0], held)
             await self._ledger.release(host)
-        if not givers:
+        if not wanted.pools:
             return None
-        (entry,) = await self._ledger.allocate(Link(host), [Wanted(family, givers)])
+        (entry,) = await self._ledger.allocate(Link(host), [wanted])
         _log.info("%s has %s", host, entry.address)
         return entry.address
 
-    def _pool_of(self, one: Address) -> str:
-        block = self._ledger.allocator.block_of(one)
-        return block.pool if block else ""
+    def _stays(self, held: Address, sources: list[Source], wanted: Wanted) -> bool:
+        """Whether an address is kept: its pool still gives, or nothing better can be had."""
+        block = self._ledger.allocator.block_of(held)
+        if block is None:
+            return not self._blocks_are_known()
+        cede = block.cede
+        if cede is not None and held.within(cede) and self._ledger.allocator.used_in(cede) == 1:
+            return False  # it is the last one in what is asked back
+        known = any(one.name == block.pool for one in sources)
+        return known and (block.pool in wanted.pools or not self._ledger.can_give(wanted))
 
     def _fail(self, what: str, why: str) -> None:
         if self.problems.get(what) != why:

@@ -64,9 +64,13 @@ class Node:
     ipip: Address | None = None
 
     def underlay(self, other: "Node") -> NodeAddress | None:
-        """Return the other's address that carries what is encapsulated between the two: IPv4 where both have it."""
-        both: tuple[Family, ...] = (4, 6)
-        return next((other.addresses[one] for one in both if one in self.addresses and one in other.addresses), None)
+        """Return the other's address that carries what is encapsulated between the two, if there is one.
+
+        A device has one family, IPv4 where its node has an IPv4 address, and the kernel takes no other's entries.
+        """
+        mine: Family = 4 if 4 in self.addresses else 6
+        its: Family = 4 if 4 in other.addresses else 6
+        return other.addresses.get(mine) if mine == its and mine in self.addresses else None
 
 
 class Way(NamedTuple):
@@ -168,7 +172,7 @@ def _name_of(here: Node, mine: NodeAddress | None) -> str:
 
 def _nothing_in_common(here: Node, there: Node) -> str:
     have = " and ".join(f"node {one.name} {_families(one)}" for one in (here, there))
-    return f"the nodes have no family of addresses in common ({have}); give them one"
+    return f"the nodes have no common family to encapsulate in ({have}): IPv4 where a node has it; give both IPv4, or none"
 
 
 def _families(node: Node) -> str:
