@@ -100,6 +100,10 @@ fd00:10:1::40/122  fd00:198:18::b
 ADDRESS  NAMESPACE  POD  SINCE  INTERFACE
 10.1.0.0  default  pod-on-node-1  TIME  INTERFACE
 fd00:10:1::  default  pod-on-node-1  TIME  INTERFACE""",
+    "node routes node-1": """\
+BLOCK  NODE  CARRIED BY  VIA  IN THE KERNEL  PROBLEM
+10.1.0.64/26  node-2  Direct  198.18.0.11  via 198.18.0.11
+fd00:10:1::40/122  node-2  Direct  fd00:198:18::b  via fd00:198:18::b""",
     "version": """\
 PART  VERSION  WHERE
 tortiectl  0.1.0  here

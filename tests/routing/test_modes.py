@@ -12,11 +12,13 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 
 from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.demo import pod, run_everywhere
 from tests.cluster.deploy import NAMESPACE, rolled_out, wait
 from tests.cluster.kubectl import Kubectl
+from tortie.cli.ctl.main import main
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 POOLS = ("default-ipv4-ippool", "default-ipv6-ippool")
@@ -81,11 +83,35 @@ def test_all_pairs(four: Cluster, row: str) -> None:
         found.update({pair: how(four, pair, addresses) for pair in expected if found.get(pair) != expected[pair]})
         return found == expected
 
+    def said() -> bool:
+        return ways(four) == {
+            (source, target): CARRIERS[way] for (source, target, family), way in expected.items() if family == 4
+        }
+
     try:
         wait("all packets travel as they should", right, 60)
+        wait("tortiectl says so", said, 60)
     except TimeoutError:
         assert {pair: way for pair, way in found.items() if way != expected[pair]} == {}
         raise
+
+
+CARRIERS = {"": None, "plain": "Direct", "vxlan": "VXLAN"}
+
+
+def ways(cluster: Cluster) -> dict[tuple[str, str], str | None]:
+    """Return what tortiectl says of who carries IPv4 from each node to each other one; its route is the kernel's."""
+    found: dict[tuple[str, str], str | None] = {}
+    blocks = {block["spec"]["cidr"]: block["spec"]["affinity"]["node"] for block in cluster.kubectl.get("ipamblocks")["items"]}
+    for node in cluster.nodes:
+        words = ["node", "routes", node.name, "-o", "json", "--kubeconfig", str(cluster.plane.kubeconfig)]
+        rows = json.loads(CliRunner().invoke(main, words).stdout)
+        for row in rows:
+            assert bool(row["problem"]) == (row["carrier"] is None)
+            assert row["carrier"] is None or row["via"] in row["kernel"]
+            if ":" not in row["block"]:
+                found[f"pod-on-{node.name}", f"pod-on-{blocks[row['block']]}"] = row["carrier"]
+    return found
 
 
 PAIRS = [("node-1", "node-2"), ("node-2", "node-1"), ("node-1", "node-3"), ("node-4", "node-2")]

@@ -3,7 +3,7 @@
 One connection is one question, as with the plugin (`tortie.agent.door`): `{"question": "report"}`, or
 `{"question": "release", "address": …, "epoch": …, "sequence": …}`: all addresses of a link are freed together, so the result
 lists each, with its sequence. Or `{"question": "denials", "epoch": …, "number": …}`: those behind that number of that epoch.
-The answer is `{"result": …}` or `{"error": {"msg": …}}`.
+Or `{"question": "ways"}`: what carries packets to each block. The answer is `{"result": …}` or `{"error": {"msg": …}}`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from tortie.agent.ledger import Entry, Ledger, NotReclaimed
 from tortie.agent.node import NodeWatch
 from tortie.agent.service import Service
 from tortie.agent.wire import Wire
+from tortie.routing.carriage import Way
 
 Question = dict[str, Any]
 
@@ -43,6 +44,7 @@ class Inquiries:
         self._denials = denials
         self._known: dict[str, Callable[[Question], Awaitable[Any]]] = {
             "report": self._report, "release": self._release, "denials": self._denied,
+            "ways": self._ways,
         }  # fmt: skip
 
     async def answer(self, asked: Question) -> dict[str, Any]:
@@ -78,6 +80,13 @@ class Inquiries:
             ],
         }
 
+    async def _ways(self, _asked: Question) -> list[dict[str, Any]]:
+        there = {route.to: route for route in await asyncio.to_thread(forwarding.routes)}
+        unreached = {what: why for what, why in self._node.problems.items() if "/" in what and " " not in what}
+        found = [_way(one, there.get(one.to)) for one in self._node.ways]
+        known = {one["block"] for one in found}
+        return found + [_no_way(what, why) for what, why in unreached.items() if what not in known]
+
     async def _denied(self, asked: Question) -> dict[str, Any]:
         return self._denials.after(str(asked["epoch"]), int(asked["number"]))
 
@@ -85,6 +94,18 @@ class Inquiries:
         one, epoch, sequence = address(asked["address"]), str(asked["epoch"]), int(asked["sequence"])
         freed = await self._service.reclaim(one, epoch, sequence)
         return {"freed": [{"address": str(entry.address), "sequence": entry.sequence} for entry in freed]}
+
+
+def _way(one: Way, there: Route | None) -> dict[str, Any]:
+    in_kernel = str(there).removeprefix(f"{there.to} ") if there and there.via else None
+    via = str(one.via) if one.via else None
+    return {
+        "block": str(one.to), "node": one.node, "carrier": one.carrier, "via": via, "kernel": in_kernel, "problem": None,
+    }  # fmt: skip
+
+
+def _no_way(block: str, why: str) -> dict[str, Any]:
+    return {"block": block, "node": None, "carrier": None, "via": None, "kernel": None, "problem": why}
 
 
 def _route(route: Route) -> dict[str, str | None]:

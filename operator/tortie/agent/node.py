@@ -27,7 +27,7 @@ from tortie.api.meta import GROUP, MESSAGE_MAX, VERSION
 from tortie.kube.client import ApiError, Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
-from tortie.routing.carriage import Carried, Node, NodeAddress, encapsulates
+from tortie.routing.carriage import Carried, Node, NodeAddress, Way, encapsulates
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +97,11 @@ class NodeWatch:
             return affinity.node == self._node
         machine = node.status.node_info.machine_id
         return affinity.uid == node.metadata.uid or (machine != "" and affinity.machine_id == machine)
+
+    @property
+    def ways(self) -> list[Way]:
+        """How packets travel to each block of other nodes, by block."""
+        return sorted(self._reach.ways)
 
     @property
     def missing(self) -> int:

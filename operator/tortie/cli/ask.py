@@ -30,6 +30,13 @@ def report(run: Path) -> None:
 
 
 @command.command()
+@RUN
+def ways(run: Path) -> None:
+    """Say what carries packets to each block of other nodes, and what the kernel has of it."""
+    click.echo(json.dumps(_ask(run, question="ways")))
+
+
+@command.command()
 @click.argument("address")
 @click.option("--epoch", required=True, help="The ledger that published the allocation (status.epoch of the IPAMBlock).")
 @click.option("--sequence", required=True, type=int, help="The allocation's sequence there; a later one stays.")

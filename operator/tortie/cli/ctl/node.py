@@ -1,10 +1,11 @@
 """`tortiectl node`: what the agents know of their nodes."""
 
+import json
 from typing import Any
 
 import click
 
-from tortie.cli.ctl.agents import Report, daemonset_of, left_out, pods_of, ready_on, reports
+from tortie.cli.ctl.agents import Report, ask, daemonset_of, left_out, pods_of, ready_on, reports
 from tortie.cli.ctl.cluster import NODES, Cluster, Object, list_all, ours
 from tortie.cli.ctl.output import OUTPUT, Column, Row, dump, show
 from tortie.kube.client import Client
@@ -17,6 +18,10 @@ NODE = (
 BLOCKS = (
     Column("cidr", "BLOCK"), Column("pool", "POOL"), Column("active", "ACTIVE"), Column("used", "IN USE"),
     Column("free", "FREE"), Column("ceded", "GIVEN BACK"),
+)  # fmt: skip
+WAYS = (
+    Column("block", "BLOCK"), Column("node", "NODE"), Column("carrier", "CARRIED BY"), Column("via", "VIA"),
+    Column("kernel", "IN THE KERNEL"), Column("problem", "PROBLEM"),
 )  # fmt: skip
 ROUTES = (Column("to", "ROUTE TO"), Column("via", "VIA"))
 PODS = (
@@ -50,6 +55,23 @@ def status(cluster: Cluster, name: str | None, output: str) -> None:
         if not isinstance(report, str) and report[key]:
             click.echo()
             show(report[key], columns, output)
+
+
+@command.command("routes")
+@click.argument("name")
+@OUTPUT
+@click.pass_obj
+def routes(cluster: Cluster, name: str, output: str) -> None:
+    """Show what carries a node's packets to each block of other nodes, and the kernel's own route beside it."""
+
+    async def look(client: Client) -> list[Row]:
+        pods = ready_on(await pods_of(client, cluster.namespace, "agent"))
+        if name not in pods:
+            raise click.UsageError(f"no agent is ready on node {name!r}; there is one on {', '.join(sorted(pods)) or 'none'}")
+        found: list[Row] = json.loads(await ask(client, cluster.namespace, pods[name], "ways"))
+        return found
+
+    show(cluster.ask(look), WAYS, output, empty="there are no blocks of other nodes")
 
 
 def node_row(node: str, report: Report | str, published: dict[str, Object]) -> Row:
