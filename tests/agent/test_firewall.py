@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import os
 import socket
 import threading
 from collections import Counter
@@ -321,7 +322,9 @@ def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
             stop.set()
     replacing.result()
     assert run(HOOKS, node.namespace) == before
-    assert arrived == {C[0]: 100 * rounds}
+    assert arrived[B[0]] == 0
+    # A packet that is being asked in the very moment may look into a map that is emptied, on each of the machine's CPUs.
+    assert 100 * rounds - arrived[C[0]] <= times[0] * (os.cpu_count() or 1)
 
 
 # What somebody does by hand; each is said by the kernel, whatever it is.
