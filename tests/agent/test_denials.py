@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from tests.agent.namespaces import needs_root, run
-from tests.agent.packets import Probe
+from tests.agent.packets import Node, Probe
 from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
 from tortie.addressing.allocator import address
@@ -256,13 +256,19 @@ def test_headers(row: str) -> None:
 # --- counters
 
 
-@needs_root
-def test_what_policies_decide_is_counted(three: Three) -> None:
+def counting(three: Three) -> Node:
+    """Return the first node, whose firewall counts."""
     node = three.net.nodes[0]
     node.begin_anew()
     node.firewall = Firewall(node.kernel, counts=True)
     for pod in node.known.values():
         node.firewall.put(pod)
+    return node
+
+
+@needs_root
+def test_what_policies_decide_is_counted(three: Three) -> None:
+    node = counting(three)
     web = Rule("Ingress", "Accept", None, (Port("TCP", 80),), (f"{WEB[0]} ingress[0]", f"{DB[0]} ingress[1]"))
     rule_sets = {
         "r": RuleSetSpec("Namespace", isolates=("Ingress",), rules=(web,), policies=WEB + DB),
@@ -289,11 +295,7 @@ def test_what_policies_decide_is_counted(three: Three) -> None:
 
 @needs_root
 def test_parts_of_a_ruleset_that_is_split_are_one_policy(three: Three) -> None:
-    node = three.net.nodes[0]
-    node.begin_anew()
-    node.firewall = Firewall(node.kernel, counts=True)
-    for pod in node.known.values():
-        node.firewall.put(pod)
+    node = counting(three)
     three.enforce({"r": isolating("Ingress"), "r-1": isolating("Ingress")}, {"a": ("r", "r-1")})
     assert not three.passes(C[0], A[0])
     assert {one: packets for one, (packets, _) in node.firewall.counters().items()} == {Counted(WEB[0], "Ingress", "Deny"): 1}

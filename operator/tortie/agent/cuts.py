@@ -6,10 +6,9 @@ packet. Does not: how the kernel says and deletes them (`tortie.agent.conntrack`
 
 from collections.abc import Collection, Iterable, Iterator
 
-from tortie.addressing.allocator import Address
 from tortie.agent.conntrack import Connection, Flow
 from tortie.agent.desired import Desired, Pod
-from tortie.agent.matches import bytes_of
+from tortie.agent.matches import address_of, bytes_of
 from tortie.api.compiled import Direction, RuleSetSpec
 from tortie.policy.verdict import Packet, decide
 from tortie.policy.view import Changes
@@ -89,7 +88,7 @@ class Search:
         if any(name in desired.errors for name in names):
             return False
         protocol = _PROTOCOLS.get(reply.protocol, str(reply.protocol))
-        at = Address(4 if len(other) == 4 else 6, int.from_bytes(other, "big"))
+        at = address_of(other)
         packet = Packet(direction, at, protocol, reply.source_port, desired.holds)
         return decide([desired.specs[name] for name in names], packet).allowed
 

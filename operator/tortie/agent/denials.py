@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tortie.addressing.allocator import Address
+from tortie.agent.matches import address_of
 from tortie.agent.nflog import Packet, PacketLog
 from tortie.api.compiled import Direction
 
@@ -106,7 +107,7 @@ class Denials:
         return self._in_second > MOST
 
     def _denial(self, packet: Packet, direction: Direction | None, policies: Sequence[str]) -> Denial:
-        source, target = _address(packet.source), _address(packet.target)
+        source, target = address_of(packet.source), address_of(packet.target)
         return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "direction": direction, "policies": list(policies),
@@ -124,7 +125,3 @@ def told(denial: Denial) -> str:
     policies = ", ".join(denial["policies"]) or "a policy that is no more"
     way = f" ({denial['direction']})" if denial["direction"] else ""
     return f"denied: {source} to {target}, {port}, by {policies}{way}"
-
-
-def _address(packed: bytes) -> Address:
-    return Address(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))

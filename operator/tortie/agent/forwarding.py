@@ -17,21 +17,20 @@ from typing import NamedTuple
 from tortie.addressing.allocator import Address
 from tortie.addressing.ranges import Family, Range
 from tortie.agent import netlink
+from tortie.agent.matches import BYTES, address_of, bytes_of
 from tortie.agent.netlink import AF, LINK_SCOPE, Netlink
-from tortie.agent.nfnetlink import attributes
+from tortie.agent.nfnetlink import attribute, attributes
 from tortie.agent.wire import IPIP, PROTOCOL, VXLAN
 
 # <linux/rtnetlink.h>, <linux/neighbour.h>
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, protocol, scope, type, flags
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, interface, state, flags, type
-_ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _NEW_ROUTE, _DELETE_ROUTE, _GET_ROUTE, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR, _GET_NEIGHBOUR = 24, 25, 26, 28, 29, 30
 _DST, _OIF, _GATEWAY, _PRIORITY = 1, 4, 5, 6  # RTA_…
 _NDA_DST, _NDA_MAC, _NDA_IFINDEX = 1, 2, 8
 _MAIN, _UNICAST, _BLACKHOLE, _ONLINK = 254, 1, 6, 0x4
 _PERMANENT, _SELF, _BRIDGE = 0x80, 0x02, 7
-_BYTES: dict[int, int] = {4: 4, 6: 16}
 _FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 # The metric of routes to others' blocks. IPv6 would have 1024 by default, and BIRD's must come after ours.
 METRIC: dict[Family, int] = {4: 0, 6: 512}
@@ -137,10 +136,10 @@ def _message(one: Thing, links: Mapping[str, int], *, delete: bool) -> bytes:
         case Route():
             return netlink.packed(_DELETE_ROUTE if delete else _NEW_ROUTE, _route(one, links), replace=not delete)
         case Neighbour(where, mac):
-            body = _NDMSG.pack(AF[where.family], links[VXLAN], _PERMANENT, 0, 0) + _attribute(_NDA_DST, _packed(where))
+            body = _NDMSG.pack(AF[where.family], links[VXLAN], _PERMANENT, 0, 0) + attribute(_NDA_DST, bytes_of(where))
         case Entry(mac, outer):
-            body = _NDMSG.pack(_BRIDGE, links[VXLAN], _PERMANENT, _SELF, 0) + _attribute(_NDA_DST, _packed(outer))
-    body += _attribute(_NDA_MAC, bytes.fromhex(mac.replace(":", "")))
+            body = _NDMSG.pack(_BRIDGE, links[VXLAN], _PERMANENT, _SELF, 0) + attribute(_NDA_DST, bytes_of(outer))
+    body += attribute(_NDA_MAC, bytes.fromhex(mac.replace(":", "")))
     return netlink.packed(_DELETE_NEIGHBOUR if delete else _NEW_NEIGHBOUR, body, replace=not delete)
 
 
@@ -148,13 +147,13 @@ def _route(one: Route, links: Mapping[str, int]) -> bytes:
     family = one.to.family
     kind, flags = _UNICAST if one.via else _BLACKHOLE, _ONLINK if one.link else 0
     body = _RTMSG.pack(AF[family], one.to.prefix, 0, 0, _MAIN, PROTOCOL, 0, kind, flags)
-    body += _attribute(_DST, one.to.start.to_bytes(_BYTES[family], "big"))
+    body += attribute(_DST, one.to.start.to_bytes(BYTES[family], "big"))
     if metric := _metric(one):
-        body += _attribute(_PRIORITY, _U32.pack(metric))
+        body += attribute(_PRIORITY, _U32.pack(metric))
     if one.via:
-        body += _attribute(_GATEWAY, _packed(one.via))
+        body += attribute(_GATEWAY, bytes_of(one.via))
     if one.link:
-        body += _attribute(_OIF, _U32.pack(links[one.link]))
+        body += attribute(_OIF, _U32.pack(links[one.link]))
     return body
 
 
@@ -164,14 +163,6 @@ def _metric(one: Route) -> int:
 
 def _usual(one: Route) -> int:
     return (METRIC if one.via else BLACKHOLE_METRIC)[one.to.family]
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _packed(one: Address) -> bytes:
-    return one.value.to_bytes(_BYTES[one.family], "big")
 
 
 # --- what is read
@@ -189,13 +180,13 @@ def _routes(kernel: Netlink, names: Mapping[int, str]) -> Iterator[Route]:
             made = Route(Range(family, int.from_bytes(found[_DST], "big"), length))
             if kind != _BLACKHOLE:
                 link = names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else ""
-                made = made._replace(via=_address(found[_GATEWAY]), link=link)
+                made = made._replace(via=address_of(found[_GATEWAY]), link=link)
             metric = _U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0
             yield made if metric == _usual(made) else made._replace(metric=metric)
 
 
 def _neighbours(kernel: Netlink, index: int) -> Iterator[Neighbour | Entry]:
-    only = _attribute(_NDA_IFINDEX, _U32.pack(index))
+    only = attribute(_NDA_IFINDEX, _U32.pack(index))
     for family in (*_FAMILY, _BRIDGE):
         for data in kernel.dump(_GET_NEIGHBOUR, _NDMSG.pack(family, 0, 0, 0, 0) + only):
             _, link, state, _, _ = _NDMSG.unpack_from(data)
@@ -203,9 +194,5 @@ def _neighbours(kernel: Netlink, index: int) -> Iterator[Neighbour | Entry]:
             if link != index or not state & _PERMANENT or not {_NDA_DST, _NDA_MAC} <= found.keys():
                 continue
             mac = found[_NDA_MAC].hex(":")
-            where = _address(found[_NDA_DST])
+            where = address_of(found[_NDA_DST])
             yield Entry(mac, where) if family == _BRIDGE else Neighbour(where, mac)
-
-
-def _address(data: bytes) -> Address:
-    return Address(4 if len(data) == 4 else 6, int.from_bytes(data, "big"))

@@ -28,6 +28,11 @@ def bytes_of(one: Address) -> bytes:
     return one.value.to_bytes(BYTES[one.family], "big")
 
 
+def address_of(packed: bytes) -> Address:
+    """Return the address that is so in a packet, or in a message of the kernel's."""
+    return Address(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
+
+
 def family_of(text: str) -> Family:
     """Return the family of an address or range."""
     return 6 if ":" in text else 4

@@ -205,8 +205,7 @@ class NodeWatch:
 
     async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
         """Make the tunnels that these pools take; return their indices, and what is wrong."""
-        wanted = {"VXLAN": VXLAN, "IPIP": IPIP}
-        needed = [wanted[carrier] for carrier in encapsulates(pools) if carrier in wanted]
+        needed = [reach.LINKS[carrier] for carrier in encapsulates(pools)]
         devices, problems, addresses = list[Device](), dict[str, str](), dict[str, Mapping[Family, Address]]()
         for name in (VXLAN, IPIP):
             sources = self._facts.sources(name) if name in needed else ()
@@ -219,7 +218,7 @@ class NodeWatch:
                 continue
             its = Device(name, local.address, self._facts.mtu(), frozenset(addresses[name].values()))
             devices.append(its._replace(mac=overlay.mac_of(self._node), **self._vxlan._asdict()) if name == VXLAN else its)
-        links, refused = await asyncio.to_thread(_make, devices)
+        links, refused = await asyncio.to_thread(_make, devices) if devices else ({}, {})
         vxlan, ipip = addresses[VXLAN], addresses[IPIP]
         self._said = lean.NetworkStatus(
             vxlan=lean.NetworkVxlan(overlay.mac_of(self._node), tuple(map(str, vxlan.values()))) if VXLAN in links else None,

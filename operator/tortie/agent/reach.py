@@ -13,7 +13,7 @@ from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
 from tortie.routing.carriage import Carried, Carrier, Node, NoWay, Way, node_of, pool_of, way
 
-_LINKS: Mapping[Carrier, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
+LINKS: Mapping[Carrier, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _other(network: lean.Network, terms: Terms, past: Mapping[Way, frozenset[Thi
 
 def _things(one: Way, here: Node, there: Node) -> Iterator[Thing]:
     if one.via is not None:
-        yield Route(one.to, one.via, _LINKS.get(one.carrier, ""))
+        yield Route(one.to, one.via, LINKS.get(one.carrier, ""))
     outer = here.underlay(there)
     if one.via is not None and one.carrier == "VXLAN" and outer:
         yield Neighbour(one.via, there.mac)

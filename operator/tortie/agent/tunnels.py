@@ -15,11 +15,10 @@ from tortie.addressing.ranges import Family
 from tortie.addressing.wants import Wanted
 from tortie.agent.journal import NotDurable
 from tortie.agent.ledger import Exhausted, Ledger, Link
+from tortie.agent.matches import FAMILIES
 from tortie.agent.wire import IPIP, VXLAN
 
 _log = logging.getLogger(__name__)
-
-_FAMILIES: tuple[Family, ...] = (4, 6)
 
 
 class Source(NamedTuple):
@@ -57,7 +56,7 @@ class Tunnels:
         """Return a tunnel's address of each family of these pools; without a pool of a family what it had is freed."""
         sources = list(sources)
         found = dict[Family, Address]()
-        for family in _FAMILIES:
+        for family in FAMILIES:
             try:
                 one = await self._address(link_of(device, family), family, [one for one in sources if one.family == family])
             except (Exhausted, NotDurable, NetlinkError, OSError) as error:

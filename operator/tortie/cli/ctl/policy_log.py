@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import click
@@ -49,10 +50,9 @@ def log(cluster: Cluster, *, follow: bool, node: str | None, output: str) -> Non
         await Asker(client, cluster.namespace, node).follow(output)
 
     if follow:
-        try:
+        with suppress(KeyboardInterrupt):
             cluster.ask(go_on)
-        except KeyboardInterrupt:
-            return
+        return
     rows = cluster.ask(look)
     if output in ("json", "yaml"):
         dump(rows, output)
