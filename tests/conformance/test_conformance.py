@@ -136,8 +136,7 @@ class Changing:
     def change(self, name: str) -> tuple[int, list[str]]:
         """Return a row's world, in which all has changed, and what was wrong there before."""
         if name not in self._changed or not self._holding.holds(name):
-            for world in self._town.worlds:
-                self._town.restore(world)
+            self._town.restore_all()
             self._holding.world(name)
             now = {one: self._holding.world(one) for one in self._holding.now}
             self._changed = {one: self._town.wrong(world, expected(CHANGES[one].before)) for one, world in now.items()}
@@ -150,8 +149,7 @@ class Changing:
 @pytest.fixture(scope="module")
 def changing(town: Town) -> Iterator[Changing]:
     yield Changing(town)
-    for world in town.worlds:
-        town.restore(world)
+    town.restore_all()
 
 
 @pytest.mark.parametrize("row", CHANGES)

@@ -34,8 +34,7 @@ class Talking:
             names, worlds = list(ROWS), self._town.worlds
             start = names.index(name) // len(worlds) * len(worlds)
             together = dict(zip(names[start:], worlds, strict=False))
-            for world in worlds:
-                self._town.restore(world)
+            self._town.restore_all()
             self._town.hold({world: ROWS[row].policies for row, world in together.items()})
             with ExitStack() as stack:
                 opened: dict[str, list[Talk]] = {row: [] for row in together}
@@ -91,8 +90,7 @@ def _saying(talks: Sequence[Talk]) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def talking(town: Town) -> Iterator[Talking]:
     yield Talking(town)
-    for world in town.worlds:
-        town.restore(world)
+    town.restore_all()
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -164,6 +164,11 @@ class Town:
         agent = self.agent(node)
         return agent is not None and agent.id != old and rolled_out(self.kubectl, len(self._nodes))
 
+    def restore_all(self) -> None:
+        """Give everybody in every world the labels of the beginning."""
+        for world in self.worlds:
+            self.restore(world)
+
     def restore(self, world: int) -> None:
         """Give everybody the labels of the beginning."""
         for wanted in everybody(world):
