@@ -191,7 +191,7 @@ pod to pod, same node  IPv6  4  0"""
 
 @needs_nodes
 def test_paths_between_pods_and_nodes(two: Cluster) -> None:
-    """The API server is outside of the nodes here and knows no way back to pods: natOutgoing isn't built yet."""
+    """The API server is outside of the nodes here and knows no way back to pods: these pools don't masquerade."""
     result = asked(two, "connectivity test")
     table, _, closed = result.stdout.partition("\n\nclosed:\n")
     assert re.sub(r"(IPv.  \d  0)  [\d.]+", r"\1", plain(table)).replace("  SLOWEST MS", "") == CONNECTED
@@ -402,7 +402,9 @@ def shell(node: Node, script: str) -> str:
 
 @needs_nodes
 def test_problems_are_named_with_what_to_do(two: Cluster) -> None:
-    two.kubectl.run("patch", "ippool", "default-ipv6-ippool", "--type=merge", "-p", '{"spec":{"natOutgoing":true}}')
+    two.kubectl.run(
+        "patch", "ippool", "default-ipv6-ippool", "--type=merge", "-p", '{"spec":{"allowedUses":["Workload","LoadBalancer"]}}'
+    )
     name = next(one["metadata"]["name"] for one in agents(two) if one["spec"]["nodeName"] == "node-2")
     two.plane.pause("node-2-kubelet")  # so that it isn't started again at once
     try:
@@ -410,13 +412,13 @@ def test_problems_are_named_with_what_to_do(two: Cluster) -> None:
         said = plain(asked(two, "status").stdout)
         assert "agents:  ready on 1 of 2 nodes" in said
         assert "node node-2  no agent is ready there: its pods don't start  kubectl get pods -n tortie-system" in said
-        wait("the pool says so", lambda: "taken but not done yet: natOutgoing" in asked(two, "status").stdout)
+        wait("the pool says so", lambda: "taken but not done yet: allowedUses: LoadBalancer" in asked(two, "status").stdout)
         assert "node-2  silent" in plain(asked(two, "node status").stdout)
         found = asked(two, "ipam check --settle 0")
         assert "silent  node-2  node-2  its agent didn't answer" in plain(found.stdout)
     finally:
         two.plane.resume("node-2-kubelet")
-        two.kubectl.run("patch", "ippool", "default-ipv6-ippool", "--type=merge", "-p", '{"spec":{"natOutgoing":null}}')
+        two.kubectl.run("patch", "ippool", "default-ipv6-ippool", "--type=merge", "-p", '{"spec":{"allowedUses":null}}')
     wait("it is rolled out", lambda: rolled_out(two.kubectl, 2), 120)
 
 

@@ -107,7 +107,7 @@ def test_a_pool_that_is_too_small_for_its_nodes_says_so_before_pods_wait(cluster
 
 def test_what_is_not_built_yet_is_said(cluster: Kubectl, operators: Operators) -> None:
     operators()
-    cluster.apply(pool(vxlanMode="Always", natOutgoing=True))
+    cluster.apply(pool(allowedUses=["Workload", "LoadBalancer"]))
     wait("a condition", lambda: condition(cluster, "pool", "Supported") == ("False", "NotBuiltYet"))
 
 

@@ -7,6 +7,7 @@ Does not: what they mean (`translate`), or writing.
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ NOT_BUILT = tuple(plural for plural in WRITTEN_BY_PEOPLE if plural not in (POOLS
 RESYNC = 60.0
 # Seconds until a reading that failed is tried again.
 RETRY = 1.0
+# So many of the last deleted objects are remembered: an answer, or a list, from before their deletion may still arrive.
+GONE = 1000
 
 Body = dict[str, Any]
 
@@ -41,13 +44,15 @@ class Manifests:
         self._client = client
         self._on_change = on_change
         self._reread = asyncio.Event()
+        self._gone: deque[str] = deque(maxlen=GONE)  # uids
 
     def take(self, kind: str, name: str, body: Body | None) -> None:
-        """Take in an object, or that it is gone; versions older than the known one are ignored."""
+        """Take in an object, or that it is gone; older versions than the known one, and what is gone, are ignored."""
         known = self.of[kind].get(name)
         if body is None and known is not None:
             del self.of[kind][name]
-        elif body is not None and (known is None or _version(body) > _version(known)):
+            self._gone.append(known["metadata"]["uid"])
+        elif body is not None and body["metadata"]["uid"] not in self._gone and _is_newer(body, known):
             self.of[kind][name] = body
         else:
             return
@@ -89,6 +94,10 @@ class Manifests:
                 await asyncio.sleep(max(RETRY, error.retry_after))
             else:
                 return listed
+
+
+def _is_newer(body: Body, known: Body | None) -> bool:
+    return known is None or _version(body) > _version(known)
 
 
 def _version(body: Body) -> int:
