@@ -32,6 +32,8 @@ CommunityName = Annotated[str, Field(max_length=63)]
 Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+$")]
 Community = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+:[0-9]+(:[0-9]+)?$")]
 Switch = Literal["Enabled", "Disabled"]
+# The field's name and values as in Calico Enterprise; nodeMeshFailureDetectionMode is ours.
+Detection = Literal["None", "BFDIfDirectlyConnected"]
 
 
 class SecretKey(Model):
@@ -120,6 +122,10 @@ class BGPConfigurationSpec(Model):
     node_mesh_max_restart_time: Annotated[
         Duration | None, Field(description="Graceful restart between nodes, such as 2m. Default 120s.")
     ] = None
+    node_mesh_failure_detection_mode: Annotated[
+        Detection | None,
+        Field(description="How a dead node is noticed: BFD within a second, else by the hold time. Default None."),
+    ] = None
     local_workload_peering_ip_v4: Annotated[
         Address | None, Field(alias="localWorkloadPeeringIPV4", description="Address at which pods peer with their node.")
     ] = None
@@ -202,6 +208,10 @@ class BGPPeerSpec(Model):
     reachable_by: Annotated[Address | None, Field(description="Gateway to a peer that isn't on a connected network.")] = None
     reverse_peering: Annotated[
         Literal["Auto", "Manual"] | None, Field(description="Whether selected nodes peer back. Default Auto.")
+    ] = None
+    failure_detection_mode: Annotated[
+        Detection | None,
+        Field(description="How a dead peer is noticed: BFD within a second, else by the hold time. Default None."),
     ] = None
     filters: Annotated[tuple[Name, ...], Field(max_length=64, description="BGPFilters that hold for it, in order.")] = ()
 

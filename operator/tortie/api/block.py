@@ -170,6 +170,20 @@ class NodeVxlan(Model):
     ] = ()
 
 
+class NodeBgp(Model):
+    """A node as a BGP speaker: what others need to know of it."""
+
+    as_number: Annotated[int, Field(alias="asNumber", ge=1, le=4294967295, description="Its AS number.")]
+    port: Annotated[int, Field(ge=1, le=65535, description="The TCP port that it listens on.")] = 179
+    cluster_id: Annotated[
+        str | None, Field(alias="clusterID", max_length=CIDR_MAX, description="Of which route reflectors it is one.")
+    ] = None
+    labels: Annotated[
+        dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]],
+        Field(default_factory=dict, max_length=512, description="The Node's labels, by which BGPPeers select it."),
+    ]
+
+
 class NodeNetworkStatus(Model):
     """What the node's agent says of its node; grows with the agent."""
 
@@ -187,6 +201,7 @@ class NodeNetworkStatus(Model):
     ipip: Annotated[
         str | None, Field(max_length=CIDR_MAX, description="The address of the node's IP-in-IP device, of its own blocks.")
     ] = None
+    bgp: Annotated[NodeBgp | None, Field(description="The node as a BGP speaker; unset where nodes don't speak it.")] = None
     mtu: Annotated[int, Field(ge=0, le=65535, description="Bytes that a pod's packet may have here.")] = 0
     pools: Annotated[
         tuple[Name, ...],

@@ -147,12 +147,22 @@ class NetworkVxlan(Lean, frozen=True):
     addresses: tuple[str, ...] = ()
 
 
+class NetworkBgp(Lean, frozen=True):
+    """status.bgp of a NodeNetwork."""
+
+    as_number: int = msgspec.field(name="asNumber")
+    port: int = 179
+    cluster_id: str | None = msgspec.field(default=None, name="clusterID")
+    labels: dict[str, str] = {}
+
+
 class NetworkStatus(Lean, frozen=True):
     """status of a NodeNetwork."""
 
     addresses: tuple[str, ...] = ()
     vxlan: NetworkVxlan | None = None
     ipip: str | None = None
+    bgp: NetworkBgp | None = None
     mtu: int = 0
     pools: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
