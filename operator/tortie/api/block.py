@@ -17,6 +17,7 @@ RELEASES_MAX = 256
 NODE_BLOCKS_MAX = 1024
 # Pools that one node's pods ask for.
 NODE_POOLS_MAX = 256
+NODE_LABELS_MAX = 256
 
 Cidr = Annotated[str, Field(max_length=CIDR_MAX)]
 Address = Annotated[str, Field(max_length=39)]
@@ -179,9 +180,9 @@ class NodeBgp(Model):
         str | None, Field(alias="clusterID", max_length=CIDR_MAX, description="Of which route reflectors it is one.")
     ] = None
     labels: Annotated[
-        dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]],
-        Field(default_factory=dict, max_length=512, description="The Node's labels, by which BGPPeers select it."),
-    ]
+        tuple[Annotated[str, Field(max_length=317 + 1 + 63)], ...],
+        Field(max_length=NODE_LABELS_MAX, description="The Node's labels, by which BGPPeers select it, as key=value."),
+    ] = ()
 
 
 class NodeNetworkStatus(Model):

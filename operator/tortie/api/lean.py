@@ -153,7 +153,7 @@ class NetworkBgp(Lean, frozen=True):
     as_number: int = msgspec.field(name="asNumber")
     port: int = 179
     cluster_id: str | None = msgspec.field(default=None, name="clusterID")
-    labels: dict[str, str] = {}
+    labels: tuple[str, ...] = ()
 
 
 class NetworkStatus(Lean, frozen=True):

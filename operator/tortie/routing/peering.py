@@ -16,6 +16,7 @@ from tortie.addressing.allocator import Address, address
 from tortie.addressing.ranges import Family
 from tortie.api import lean
 from tortie.api.bgp_input import AsNumber, Configuration, ConfigurationSpec, Filter, Password, Peer
+from tortie.api.block import NODE_LABELS_MAX
 from tortie.routing.carriage import NodeAddress, node_of
 
 DEFAULT_AS, DEFAULT_PORT = 64512, 179
@@ -147,15 +148,16 @@ def configuration(objects: Objects, node: str) -> ConfigurationSpec:
 def speaker(name: str, labels: Mapping[str, str], annotations: Mapping[str, str], objects: Objects) -> lean.NetworkBgp:
     """Return what a node says of itself as a BGP speaker; raises ValueError that names the field."""
     spec, cluster_id = configuration(objects, name), annotations.get(CLUSTER_ID, "")
-    said = annotations.get(AS_NUMBER) or spec.as_number or DEFAULT_AS
+    asked = annotations.get(AS_NUMBER) or spec.as_number or DEFAULT_AS
     where = f"annotation {AS_NUMBER} of Node {name}" if annotations.get(AS_NUMBER) else "BGPConfiguration: spec.asNumber"
     try:
-        number = as_number(said)
+        number = as_number(asked)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if cluster_id:
         _checked_cluster(cluster_id, name)
-    return lean.NetworkBgp(number, spec.listen_port or DEFAULT_PORT, cluster_id or None, dict(labels))
+    said = tuple(f"{key}={value}" for key, value in sorted(labels.items()))[:NODE_LABELS_MAX]
+    return lean.NetworkBgp(number, spec.listen_port or DEFAULT_PORT, cluster_id or None, said)
 
 
 def _checked_cluster(cluster_id: str, name: str) -> None:
@@ -173,8 +175,8 @@ def speaker_of(network: lean.Network) -> Speaker | None:
     said = network.status.bgp
     if said is None:
         return None
-    node = node_of(network)
-    return Speaker(node.name, node.addresses, said.as_number, said.port, said.cluster_id or "", said.labels)
+    node, labels = node_of(network), dict(one.split("=", 1) for one in said.labels)
+    return Speaker(node.name, node.addresses, said.as_number, said.port, said.cluster_id or "", labels)
 
 
 def sessions(objects: Objects, here: Speaker, others: Iterable[Speaker], secrets: Secrets) -> tuple[list[Session], Problems]:
