@@ -31,7 +31,7 @@ def test_values(tmp_path: Path, values: dict[str, Any]) -> None:
     Kubectl(tmp_path / "nowhere").helm("template", "tortie", str(ROOT / "helm" / "tortie"), *options)
 
 
-@pytest.mark.parametrize("sample", samples("pools.md"), ids=str)
+@pytest.mark.parametrize("sample", [*samples("pools.md"), *samples("choosing-a-mode.md")], ids=str)
 def test_objects(sample: dict[str, Any]) -> None:
     kind = next((k for k in KINDS if k.__name__ == sample.get("kind")), IPPool)
     assert sample.get("kind", "IPPool").lower() in OURS
