@@ -21,6 +21,7 @@ from tortie.agent.matches import BYTES, address_of, bytes_of
 from tortie.agent.netlink import AF, LINK_SCOPE, Netlink
 from tortie.agent.nfnetlink import attribute, attributes
 from tortie.agent.wire import IPIP, PROTOCOL, VXLAN
+from tortie.routing import bird
 
 # <linux/rtnetlink.h>, <linux/neighbour.h>
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, protocol, scope, type, flags
@@ -34,6 +35,7 @@ _PERMANENT, _SELF, _BRIDGE = 0x80, 0x02, 7
 _FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 # The metric of routes to others' blocks. IPv6 would have 1024 by default, and BIRD's must come after ours.
 METRIC: dict[Family, int] = {4: 0, 6: 512}
+BIRD_PROTOCOL = 12  # <linux/rtnetlink.h>: RTPROT_BIRD
 BLACKHOLE_METRIC: dict[Family, int] = {4: 0, 6: 1024}
 
 
@@ -86,6 +88,13 @@ def routes() -> list[Route]:
     with Netlink() as kernel:
         tunnels = {kernel.index(name): name for name in (VXLAN, IPIP)}
         return list(_routes(kernel, tunnels))
+
+
+def of_bird() -> dict[Range, Route]:
+    """Return BIRD's routes to other nodes' blocks, of the namespace that the thread is in; raises NetlinkError."""
+    with Netlink() as kernel:
+        found = list(_routes(kernel, {}, BIRD_PROTOCOL))
+    return {one.to: one._replace(metric=None) for one in found if one.via and one.metric == bird.METRIC}
 
 
 def read(kernel: Netlink, links: Mapping[str, int]) -> set[Thing]:
@@ -168,9 +177,9 @@ def _usual(one: Route) -> int:
 # --- what is read
 
 
-def _routes(kernel: Netlink, names: Mapping[int, str]) -> Iterator[Route]:
+def _routes(kernel: Netlink, names: Mapping[int, str], protocol: int = PROTOCOL) -> Iterator[Route]:
     for af, family in _FAMILY.items():
-        for data in kernel.dump(_GET_ROUTE, _RTMSG.pack(af, 0, 0, 0, _MAIN, PROTOCOL, 0, 0, 0)):
+        for data in kernel.dump(_GET_ROUTE, _RTMSG.pack(af, 0, 0, 0, _MAIN, protocol, 0, 0, 0)):
             _, length, _, _, _, _, scope, kind, _ = _RTMSG.unpack_from(data)
             if scope == LINK_SCOPE:
                 continue

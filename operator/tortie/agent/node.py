@@ -14,9 +14,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address, OwnBlock
-from tortie.addressing.ranges import Family, parse
+from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import detection, forwarding, overlay, reach
-from tortie.agent.forwarding import Thing
+from tortie.agent.bgp import Around, Bgp
+from tortie.agent.forwarding import Route, Thing
 from tortie.agent.netlink import Netlink
 from tortie.agent.overlay import Device
 from tortie.agent.reach import Reach, Terms
@@ -27,6 +28,7 @@ from tortie.api.meta import GROUP, MESSAGE_MAX, VERSION
 from tortie.kube.client import ApiError, Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
+from tortie.routing.bird import Advertised
 from tortie.routing.carriage import Carried, Node, NodeAddress, Way, encapsulates
 
 _log = logging.getLogger(__name__)
@@ -36,7 +38,10 @@ NODES = Resource("", "v1", "nodes")
 STRATEGIC = "application/strategic-merge-patch+json"
 # Seconds: changes of a moment are one look at the kernel; what failed, and what others changed, is mended so often.
 SETTLE, MEND = 0.05, 10.0
+# Seconds between two looks at BIRD's routes while some are awaited, and after which it is a problem that one doesn't come.
+SOON, LATE = 0.5, 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6)
+SESSIONS_UP = "BGPSessionsUp"  # a condition, where nodes speak BGP
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Facts:
         short: The pools for whose addresses pods here wait.
         firewalls: A sentence for each foreign chain that drops forwarded packets.
         carried: The pools, as far as packets are carried; None: they aren't known yet.
+        advertised: The same, as far as BGP tells of them.
         sources: The pools that a tunnel may have its address from.
         mtu: Bytes that a pod's packet may have.
         methods: How the node's address of each family is found (`tortie.agent.detection`).
@@ -59,6 +65,7 @@ class Facts:
     short: Callable[[], tuple[str, ...]]
     firewalls: Callable[[], Iterable[str]]
     carried: Callable[[], tuple[Carried, ...] | None]
+    advertised: Callable[[], tuple[Advertised, ...]]
     sources: Callable[[str], Iterable[Source]]
     mtu: Callable[[], int]
     methods: Mapping[Family, str]
@@ -74,9 +81,10 @@ class Vxlan(NamedTuple):
 class NodeWatch:
     """Follows Nodes' addresses and NodeNetworks. `listed` is told which blocks the operator says are this node's."""
 
-    def __init__(self, client: Client, node: str, facts: Facts, tunnels: Tunnels, vxlan: Vxlan) -> None:
+    def __init__(self, client: Client, node: str, facts: Facts, tunnels: Tunnels, vxlan: Vxlan, *, bgp: Bgp) -> None:
         self._client, self._node, self._facts, self._tunnels, self._vxlan = client, node, facts, tunnels, vxlan
-        self._reach = Reach()
+        self._bgp, self._reach = bgp, Reach()
+        self._lacking: dict[Range, float] = {}  # since when BIRD has no route to a block that BGP carries
         self._own: set[Thing] = set()
         self._links: dict[str, int] = {}  # the tunnels' indices
         self._mended = float("-inf")  # when all that the kernel has was looked at
@@ -84,7 +92,7 @@ class NodeWatch:
         self.listed: Callable[[list[str]], None] = lambda _names: None
         self.detected: Callable[[], None] = lambda: None  # told when the node has another address
         self._networks = Stream(client, NETWORKS.path(), lean.Network, self._on_network)
-        self._nodes = Stream(client, NODES.path(), lean.Node, self._on_node, field_selector=f"metadata.name={node}")
+        self._nodes = Stream(client, NODES.path(), lean.OwnNode, self._on_node, field_selector=f"metadata.name={node}")
         self._wake = asyncio.Event()
         self.here: dict[Family, NodeAddress] = {}
         self._cleared = ""  # the uid of the Node that was told that its network is there
@@ -144,7 +152,7 @@ class NodeWatch:
                     _log.error("the node's addresses and routes can't be looked at: %s; tried again in %g s", error, MEND)
                 await self._publish()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), MEND)
+                    await asyncio.wait_for(self._wake.wait(), SOON if self._lacking or self._bgp.changes else MEND)
                 except TimeoutError:
                     continue
                 await asyncio.sleep(SETTLE)
@@ -153,9 +161,10 @@ class NodeWatch:
     def _on_network(self, old: lean.Network | None, new: lean.Network | None) -> None:
         if seen := new or old:
             self._reach.put(seen.metadata.name, new)
+            self._bgp.put(seen.metadata.name, new)
         self._list()
 
-    def _on_node(self, _old: lean.Node | None, _new: lean.Node | None) -> None:
+    def _on_node(self, _old: lean.OwnNode | None, _new: lean.OwnNode | None) -> None:
         self._list()
 
     def _list(self) -> None:
@@ -184,7 +193,13 @@ class NodeWatch:
             return
         links, problems = await self._tunnel(pools)
         own = frozenset(block.range for block in self._facts.own())
-        gone, come = self._reach.settle(Terms(Node(self._node, dict(self.here)), pools, own=own))
+        if self._mended < 0:  # the first look
+            self._reach.begin(await asyncio.to_thread(forwarding.routes))
+        bird = await asyncio.to_thread(forwarding.of_bird) if self._bgp.speaks else {}
+        terms = Terms(Node(self._node, dict(self.here)), pools, own=own, bgp=self._bgp.speaks)
+        gone, come = self._reach.settle(terms, bird, holds=self._bgp.holds)
+        used = {one.link for one in self._reach.things if isinstance(one, Route)}  # by what BIRD's routes are about to replace
+        links |= {name: index for name, index in self._links.items() if name in used and name not in links}
         past, self._own = self._own, reach.own(own)
         mended, self._mended = self._mended, float("-inf")  # until it is done
         if links != self._links or time.monotonic() >= mended + MEND:
@@ -197,11 +212,29 @@ class NodeWatch:
         problems |= self._reach.problems
         if not self.here:
             problems["this node"] = f"no address of it was found by {' or '.join(set(self._facts.methods.values()))}"
-        problems |= {str(thing): why for thing, why in failed.items()}
+        problems |= {str(thing): why for thing, why in failed.items()} | self._await(bird)
+        await self._tell(own, bird)
         for what, why in problems.items():
             if what not in self.problems:
                 _log.error("route %s: %s", what, why)
         self.problems = problems
+
+    def _await(self, bird: Mapping[Range, Route]) -> dict[str, str]:
+        """Return the blocks that BGP should carry and for long has given no route to."""
+        now, carried = time.monotonic(), {one.to: one for one in self._reach.ways if one.carrier == "BGP"}
+        self._lacking = {to: self._lacking.get(to, now) for to in carried.keys() - bird.keys()}
+        return {
+            str(to): f"BGP gives no route to node {carried[to].node}; look at its sessions: tortiectl node status"
+            for to, since in self._lacking.items()
+            if now - since >= LATE
+        }
+
+    async def _tell(self, own: Iterable[Range], bird: Mapping[Range, Route]) -> None:
+        """Tell BIRD what it is to do, once what isn't its work any more is done."""
+        node = self._nodes.store.get(self._node)
+        if node is not None and self.here:
+            around = Around(node, dict(self.here), tuple(sorted(own)), self._facts.advertised())
+            await self._bgp.tell(around, bird)
 
     async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
         """Make the tunnels that these pools take; return their indices, and what is wrong."""
@@ -231,7 +264,7 @@ class NodeWatch:
         node, network = self._nodes.store.get(self._node), self._networks.store.get(self._node)
         if node is None or network is None:
             return
-        status = self._status(network.status)
+        status = self._status(node, network.status)
         try:
             if status != network.status:
                 body = {"status": msgspec.to_builtins(status)}
@@ -250,19 +283,22 @@ class NodeWatch:
         path, status = NODES.path(self._node, subresource="status"), {"status": {"conditions": [condition]}}
         await self._client.request("PATCH", path, json.dumps(status).encode(), content=STRATEGIC)
 
-    def _status(self, past: lean.NetworkStatus) -> lean.NetworkStatus:
+    def _status(self, node: lean.OwnNode, past: lean.NetworkStatus) -> lean.NetworkStatus:
+        sessions = [_condition(past, SESSIONS_UP, self._bgp.problems, "SessionDown", "all BGP sessions are up")]
         firewalls = sorted(self._facts.firewalls())
         routes = [f"{what}: {why}" for what, why in self.problems.items()]
         return lean.NetworkStatus(
             addresses=tuple(str(self.here[family]) for family in _FAMILIES if family in self.here),
             vxlan=self._said.vxlan,
             ipip=self._said.ipip,
+            bgp=self._bgp.said(node),
             mtu=self._facts.mtu(),
             pools=self._facts.pools(),
             short=self._facts.short(),
             conditions=(
                 _condition(past, "RoutesSet", routes, "RouteMissing", "the other nodes' blocks can be reached"),
                 _condition(past, "FirewallClear", firewalls, "ForeignFirewallDrops", "nobody else drops forwarded packets"),
+                *(sessions if self._bgp.speaks else ()),
             ),
         )
 

@@ -14,7 +14,9 @@ from tortie import health
 from tortie.addressing.allocator import Address, OwnBlock
 from tortie.addressing.ranges import Family
 from tortie.addressing.wants import Landscape
-from tortie.agent import door, foreign, metrics, overlay, unready
+from tortie.agent import door, foreign, forwarding, metrics, overlay, unready
+from tortie.agent.bgp import Bgp
+from tortie.agent.bird import Bird
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.cni import CniError
 from tortie.agent.deferred import Queue
@@ -31,6 +33,7 @@ from tortie.agent.knowledge import Knowledge
 from tortie.agent.leave import Installation, leave
 from tortie.agent.ledger import Ledger
 from tortie.agent.node import Facts, NodeWatch, Vxlan
+from tortie.agent.passwords import Passwords
 from tortie.agent.policies import PolicyWatch
 from tortie.agent.publisher import Publisher
 from tortie.agent.service import Service, Surroundings
@@ -40,6 +43,7 @@ from tortie.agent.tunnels import Source, Tunnels, is_tunnel
 from tortie.agent.wire import VXLAN, Wire, host_name
 from tortie.kube.client import Client, connect
 from tortie.kube.writer import Writer
+from tortie.routing.bird import Advertised
 from tortie.routing.carriage import Carried
 
 _log = logging.getLogger(__name__)
@@ -214,6 +218,7 @@ class Agent:
         facts = Facts(
             own=lambda: ledger.allocator.blocks,
             carried=self._carried,
+            advertised=self._advertised,
             sources=self._sources,
             pools=lambda: self.demand.pools(self.knowledge.pools.values()),
             short=self.demand.short,
@@ -223,7 +228,10 @@ class Agent:
         )
         vxlan = Vxlan(settings.vxlan_vni, settings.vxlan_port)
         tunnels = Tunnels(ledger, _strip, lambda: self.blocks.are_known)
-        self.node = NodeWatch(client, settings.node, facts, tunnels, vxlan)
+        bird = Bird(settings.bird, lambda: bool(forwarding.of_bird()))
+        self.bgp = Bgp(client, bird, Passwords(client, settings.daemonset.partition("/")[0]))
+        self.node = NodeWatch(client, settings.node, facts, tunnels, vxlan, bgp=self.bgp)
+        self.bgp.changed = self.node.wake
         self.node.detected = self._leave_room
         self.blocks = OwnBlocks(client, ledger, self.node.owns, self.service.reclaim, self._on_block)
         self.node.listed = self.blocks.list
@@ -264,7 +272,7 @@ class Agent:
                 tasks.create_task(_probe_forever(self._ledger, self.service))
                 await asyncio.to_thread(_install, self._settings)
                 _log.info("ready: %d addresses in use, %d blocks", len(self._ledger), len(self._ledger.allocator.blocks))
-                for part in (self.policies, self.knowledge, self.blocks, self.node, installation):
+                for part in (self.policies, self.knowledge, self.blocks, self.node, self.bgp, installation):
                     tasks.create_task(part.run())
         finally:
             self.service.close()
@@ -292,6 +300,11 @@ class Agent:
     def _carried(self) -> tuple[Carried, ...] | None:
         known = self.knowledge.pools_are_known or self.knowledge.forwarded
         return tuple(pool.carried for pool in self.knowledge.forwarded.values()) if known else None
+
+    def _advertised(self) -> tuple[Advertised, ...]:
+        pools = self.knowledge.forwarded.values()
+        never = ((pool, (pool.carried.vxlan, pool.carried.ipip) == ("Never", "Never")) for pool in pools)
+        return tuple(sorted(Advertised(pool.carried.range, pool.block, by_bgp, pool.exported) for pool, by_bgp in never))
 
     def _on_pools(self) -> None:
         self._leave_room()

@@ -13,6 +13,7 @@ from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
 from tortie.routing.carriage import Carried, Carrier, Node, NoWay, Way, node_of, pool_of, way
 
+LINK_LOCAL = parse("fe80::/10")
 LINKS: Mapping[Carrier, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
 
 
@@ -53,6 +54,11 @@ class Reach:
         self._others: dict[str, _Other] = {}
         self._terms: Terms | None = None
         self._dirty: dict[str, None] = {}
+        self._found: dict[Range, frozenset[Thing]] = {}
+
+    def begin(self, routes: Iterable[Route]) -> None:
+        """Take the routes that the kernel has already: those to blocks that BGP carries stay until BIRD has its own."""
+        self._found = {one.to: frozenset((one,)) for one in routes if one.via and not one.link}
 
     def put(self, name: str, network: lean.Network | None) -> None:
         """Take a NodeNetwork, or that it is gone."""
@@ -62,21 +68,35 @@ class Reach:
             self._networks[name] = network
         self._dirty[name] = None
 
-    def settle(self, terms: Terms) -> tuple[set[Thing], set[Thing]]:
-        """Return what isn't needed any more, and what is needed now; what takes another's place is in the latter alone."""
+    def settle(
+        self, terms: Terms, bird: Mapping[Range, Route] | None = None, *, holds: bool = False
+    ) -> tuple[set[Thing], set[Thing]]:
+        """Return what isn't needed any more, and what is needed now; what takes another's place is in the latter alone.
+
+        What led to a block that BGP carries stays until it is among BIRD's routes; with `holds` copies of those are needed.
+        """
         if terms != self._terms:
             self._terms = terms
             self._dirty = dict.fromkeys([*self._networks, *self._others])
-        gone, come = set[Thing](), set[Thing]()
+        past = dict[str, set[Thing]]()
         for name in self._dirty:
             old = self._others.pop(name, _Other())
+            past[name] = old.things
             network = self._networks.get(name)
-            new = _other(network, terms, old.ways) if network and name != terms.here.name else _Other()
+            new = _other(network, terms, old.ways, self._found) if network and name != terms.here.name else _Other()
             if new.ways or new.problems:
                 self._others[name] = new
-            gone |= old.things - new.things
-            come |= new.things - old.things
-        self._dirty = {}
+        self._dirty, self._found = {}, {}
+        for name, other in self._others.items() if terms.bgp else ():
+            past.setdefault(name, other.things)
+            other.ways |= {
+                one: _left(one, bird or {}, things, holds=holds) for one, things in other.ways.items() if one.carrier == "BGP"
+            }
+        gone, come = set[Thing](), set[Thing]()
+        for name, old_things in past.items():
+            things = self._others.get(name, _Other()).things
+            gone |= old_things - things
+            come |= things - old_things
         if gone := gone - come:  # what another node has by now took its place, and isn't removed with it
             held = {place(one) for other in self._others.values() for one in other.things}
             gone = {one for one in gone if place(one) not in held}
@@ -98,6 +118,15 @@ class Reach:
         return {what: why for other in self._others.values() for what, why in other.problems.items()}
 
 
+def _left(one: Way, bird: Mapping[Range, Route], things: frozenset[Thing], *, holds: bool) -> frozenset[Thing]:
+    """Return what is left of what led to a block that BGP carries, or what is to stay in BIRD's place."""
+    its = bird.get(one.to)
+    if its is None or (holds and things):
+        return things
+    # A link-local next hop says nothing without its link, and that may go.
+    return frozenset((Route(its.to, its.via),)) if holds and its.via and not its.via.within(LINK_LOCAL) else frozenset()
+
+
 def own(blocks: Iterable[Range]) -> set[Thing]:
     """Return a node's routes to its own blocks, which are under its pods' routes.
 
@@ -106,7 +135,9 @@ def own(blocks: Iterable[Range]) -> set[Thing]:
     return {Route(block) for block in blocks if block.size > 1}
 
 
-def _other(network: lean.Network, terms: Terms, past: Mapping[Way, frozenset[Thing]]) -> _Other:
+def _other(
+    network: lean.Network, terms: Terms, past: Mapping[Way, frozenset[Thing]], there_is: Mapping[Range, frozenset[Thing]]
+) -> _Other:
     """Return how another node is reached; a way of the past stays while it is about to say what the new one takes."""
     name = network.metadata.name
     try:
@@ -122,6 +153,8 @@ def _other(network: lean.Network, terms: Terms, past: Mapping[Way, frozenset[Thi
     soon = {one.to for one in found if isinstance(one, NoWay) and one.soon}
     ways = {one: things for one, things in past.items() if one.to in soon}
     ways |= {one: frozenset(_things(one, terms.here, there)) for one in found if isinstance(one, Way)}
+    before = {**there_is, **{one.to: things for one, things in past.items()}}
+    ways |= {one: before.get(one.to, frozenset()) for one in ways if one.carrier == "BGP"}
     return _Other(ways, {str(one.to): one.why for one in found if isinstance(one, NoWay)})
 
 

@@ -65,6 +65,11 @@ class Settings:
         return self.run / "agent.sock"
 
     @property
+    def bird(self) -> Path:
+        """The folder of BIRD's configuration, which has passwords in it, and of its socket."""
+        return self.run / "bird"
+
+    @property
     def was_ready(self) -> Path:
         """The file that says that the agent was ready once since the boot."""
         return self.run / "was-ready"

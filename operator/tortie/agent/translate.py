@@ -11,6 +11,7 @@ from tortie.addressing.ranges import Range, parse
 from tortie.addressing.wants import UsablePool
 from tortie.agent.ledger import Entry
 from tortie.api import lean
+from tortie.api.ippool import DEFAULT_BLOCK_SIZE
 from tortie.routing.carriage import Carried, Mode
 
 # Names are left out where they would not fit: an object stays under 1 MB.
@@ -50,11 +51,14 @@ class ForwardedPool(NamedTuple):
     """A pool as far as packets are carried.
 
     Attributes:
+        block: The shortest prefix that a block of it has; `exported`: whether BGP tells peers outside of its blocks.
         nat: Whether what leaves all pools is masqueraded.
         tunnels: Whether tunnels may have addresses of it; `gives`: new ones.
     """
 
     carried: Carried
+    block: int
+    exported: bool
     nat: bool
     tunnels: bool
     gives: bool
@@ -69,8 +73,14 @@ def forwarded_pool(seen: lean.Pool) -> ForwardedPool:
     carried = Carried(parse(spec.cidr), cast("Mode", spec.vxlan_mode), cast("Mode", spec.ipip_mode))
     # By default of workloads and tunnels, but of no namespace's pools: a tunnel is in none.
     tunnels = "Tunnel" in spec.allowed_uses if spec.allowed_uses is not None else not spec.namespace_selector
+    block = spec.block_size or DEFAULT_BLOCK_SIZE[carried.range.family]
     return ForwardedPool(
-        carried, spec.nat_outgoing, tunnels, tunnels and not spec.disabled and not seen.metadata.deletion_timestamp
+        carried,
+        block,
+        not spec.disable_bgp_export,
+        spec.nat_outgoing,
+        tunnels,
+        tunnels and not spec.disabled and not seen.metadata.deletion_timestamp,
     )
 
 

@@ -195,6 +195,20 @@ class AnnotatedMetadata(Metadata, frozen=True):
     annotations: dict[str, str] = {}
 
 
+class OwnNode(Lean, frozen=True):
+    """The Node that an agent runs on."""
+
+    metadata: AnnotatedMetadata
+    status: NodeStatus = NodeStatus()
+
+
+class Secret(Lean, frozen=True):
+    """A Secret; its values are in base64."""
+
+    metadata: Metadata
+    data: dict[str, str] = {}
+
+
 class Annotated(Lean, frozen=True):
     """A Pod or a Namespace."""
 
@@ -253,6 +267,8 @@ class PoolSpec(Lean, frozen=True):
     assignment_mode: str = "Automatic"
     allowed_uses: tuple[str, ...] | None = None
     disabled: bool = False
+    block_size: int | None = None
+    disable_bgp_export: bool = msgspec.field(default=False, name="disableBGPExport")
 
 
 class Pool(Lean, frozen=True):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import NamedTuple
 
 from tortie.addressing.ranges import BITS, Family, Range, parse
 from tortie.api.bgp_input import ConfigurationSpec, Filter
@@ -28,8 +29,7 @@ _SEVERITIES = ("debug", "trace", "info", "remote", "warning", "auth", "error", "
 _LEAST = {"Debug": "debug", "Info": "info", "Warning": "warning", "Error": "error", "Fatal": "fatal"}
 
 
-@dataclass(frozen=True, slots=True)
-class Advertised:
+class Advertised(NamedTuple):
     """A pool, as far as its blocks are advertised.
 
     Attributes:
@@ -102,6 +102,7 @@ def _head(plan: Plan) -> Iterator[str]:
     if least == "debug":
         yield "debug protocols all;"
     yield f"router id {plan.router_id};"
+    yield 'timeformat protocol "%Y-%m-%dT%H:%M:%S";'
     yield f"graceful restart wait {RECOVERY};"
 
 
@@ -161,7 +162,7 @@ def _functions(plan: Plan, problems: Problems) -> Iterator[str]:
         carried = _within(_longer(one.range) for one in pools if not one.by_bgp)
         yield f"filter to_kernel{family} {{"
         yield f'  if proto = "gateways{family}" then accept;'
-        yield f"  if source != RTS_BGP || {carried} || is_service{family}() then reject;"
+        yield f"  if source != RTS_BGP || dest = RTD_UNREACHABLE || {carried} || is_service{family}() then reject;"
         yield f"  if in_pool{family}() || ! defined(krt_metric) then krt_metric = {METRIC};"
         yield "  accept;"
         yield "}"

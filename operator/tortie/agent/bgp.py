@@ -1,0 +1,236 @@
+"""The node as a BGP speaker: what it says of itself, what BIRD is told, and how its sessions are.
+
+Belongs here: reading what people wrote, and when BIRD is told. Does not: what follows from it (`tortie.routing`), nor BIRD's
+process (`tortie.agent.bird`), nor the kernel's routes (`tortie.agent.reach`).
+
+A change may end sessions, here or on the other side, and their routes with them until others bring them again. So such a change
+is told to BIRD only after `NOTICE`, in which each node copies BIRD's routes to routes of its own, which stay until BIRD has
+brought its routes back and they were steady for `STEADY`: its users lose no packet. Reorderings: a node that hears of a change
+later than NOTICE loses the routes that others' sessions gave it, as it would without; one that fails before it has its copies
+is as one that was never told.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tortie.addressing.ranges import Family, Range
+from tortie.agent.bird import Bird
+from tortie.agent.control import BirdError, SessionState
+from tortie.agent.forwarding import Route
+from tortie.agent.passwords import Passwords
+from tortie.api import lean
+from tortie.api.bgp_input import Configuration, Filter, Peer
+from tortie.api.meta import GROUP, VERSION
+from tortie.kube.client import Client
+from tortie.kube.resource import Resource
+from tortie.kube.stream import Stream
+from tortie.routing import bird, peering
+from tortie.routing.bird import Advertised, Plan
+from tortie.routing.carriage import NodeAddress
+from tortie.routing.peering import Objects, Problems, Speaker
+
+_log = logging.getLogger(__name__)
+
+# Seconds between what nodes hear of a change, and its effect; for which BIRD's routes are unchanged until they are trusted; and
+# after which they are in any case.
+NOTICE, STEADY, PATIENCE = 2.0, 5.0, 60.0
+# Seconds between two looks at sessions.
+LOOK = 5.0
+# Seconds for which a session isn't up until that is a problem: one that a change ended comes back in a few.
+DOWN = 30.0
+
+
+class Around(NamedTuple):
+    """What a plan depends on, besides what people wrote about BGP.
+
+    Attributes:
+        node: The node's own Node; its annotations are read.
+        own: The node's own blocks.
+    """
+
+    node: lean.OwnNode
+    addresses: Mapping[Family, NodeAddress]
+    own: tuple[Range, ...]
+    pools: tuple[Advertised, ...]
+
+
+class Bgp:
+    """Follows the objects, and tells BIRD. `changed` is called when the node's ways may be others."""
+
+    def __init__(self, client: Client, bird: Bird, passwords: Passwords) -> None:
+        self._bird, self._passwords = bird, passwords
+        self.changed: Callable[[], None] = lambda: None
+        passwords.changed = self._on_passwords
+        self._streams: dict[str, Stream[Any]] = {
+            kind: Stream(client, Resource(GROUP, VERSION, kind).path(), read, self._on_object)
+            for kind, read in (("bgpconfigurations", Configuration), ("bgppeers", Peer), ("bgpfilters", Filter))
+        }
+        self._objects = Objects()
+        self._speakers: dict[str, Speaker] = {}
+        self._unsaid: dict[str, str] = {}  # NodeNetworks that can't be read
+        self._problems = Problems()
+        self._plan: Plan | None = None  # what BIRD was told last
+        self._ready = 0.0  # when a plan that ends sessions may be told; zero: none waits
+        self._held: float = 0.0  # when copies are given up at the latest; zero: there are none
+        self._steady_since, self._routes = 0.0, dict[Range, Route]()
+        self._down: dict[str, float] = {}  # since when each session isn't up
+        self.states: list[SessionState] = []
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all that people wrote about BGP was read."""
+        return all(stream.synced.is_set() for stream in self._streams.values())
+
+    @property
+    def speaks(self) -> bool:
+        """Whether nodes speak BGP; as long as that isn't known, as they did."""
+        return self._objects.speak if self.is_known else self._bird.is_wanted
+
+    @property
+    def holds(self) -> bool:
+        """Whether the kernel should have copies of BIRD's routes."""
+        return self._held > 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether something is to be told to BIRD, or waits for its routes, so that a look is due soon."""
+        return self._ready > 0 or self.holds
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, for people."""
+        down = [self._why(one) for one in self.states if time.monotonic() - self._down.get(one.name, float("inf")) >= DOWN]
+        own = [self._bird.problem] if self._bird.problem else []
+        return [*own, *(f"{where}: {why}" for where, why in sorted(self._problems.items())), *down]
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for stream in self._streams.values():
+                tasks.create_task(stream.run())
+            tasks.create_task(self._bird.run())
+            tasks.create_task(self._passwords.run())
+            tasks.create_task(self._look())
+
+    def put(self, name: str, network: lean.Network | None) -> None:
+        """Take a NodeNetwork, or that it is gone; what changes no session is nothing to BIRD."""
+        try:
+            found = peering.speaker_of(network) if network else None
+            self._unsaid.pop(name, None)
+        except ValueError as error:
+            found, self._unsaid[name] = None, str(error)
+        if found is None:
+            self._speakers.pop(name, None)
+        else:
+            self._speakers[name] = found
+
+    def said(self, node: lean.OwnNode) -> lean.NetworkBgp | None:
+        """Return what the node says of itself, None where nodes speak no BGP or it can't be told."""
+        if not self.speaks or not self.is_known:
+            return None
+        meta = node.metadata
+        try:
+            return peering.speaker(meta.name, meta.labels, meta.annotations, self._objects)
+        except ValueError as error:
+            self._problems[f"Node {meta.name}"] = str(error)
+            return None
+
+    async def tell(self, around: Around, routes: Mapping[Range, Route]) -> None:
+        """Tell BIRD what it is to do now; `routes` are those that it gave to the kernel."""
+        if not self.is_known:
+            return
+        if not self._objects.speak:
+            self._stop(around)
+            return
+        if not self._passwords.want(_named(self._objects)):
+            return  # a session without its password would end the one that is there
+        plan, text, self._problems = await asyncio.to_thread(self._decide, around)
+        if plan is None:
+            return
+        now = time.monotonic()
+        if self._plan is None or not self._disturbs(self._plan, plan):
+            self._ready = 0.0
+        elif not self._ready:
+            self._ready = now + NOTICE
+            self._held = self._ready + PATIENCE
+            _log.info("BGP sessions change: routes stay as they are until the new ones have brought theirs")
+        if now >= self._ready:
+            self._plan, self._ready = plan, 0.0
+            self._bird.want(text)
+        self._settle(now, routes)
+
+    def _decide(self, around: Around) -> tuple[Plan | None, str, Problems]:
+        name, objects = around.node.metadata.name, self._objects
+        said = self.said(around.node)
+        if said is None:
+            return None, "", dict(self._problems)
+        labels = around.node.metadata.labels
+        here = Speaker(name, around.addresses, said.as_number, said.port, said.cluster_id or "", labels)
+        found, problems = peering.sessions(objects, here, list(self._speakers.values()), self._passwords.known)
+        own = around.addresses.get(4)
+        plan = Plan(
+            node=name,
+            router_id=bird.router_id(name, str(own.address) if own else ""),
+            spec=peering.configuration(objects, name),
+            reflects=bool(said.cluster_id),
+            blocks=around.own,
+            pools=around.pools,
+            sessions=tuple(found),
+            filters=objects.filters,
+        )
+        text, wrong = bird.render(plan)
+        return plan, text, problems | wrong | {f"NodeNetwork {other}": why for other, why in self._unsaid.items()}
+
+    def _stop(self, around: Around) -> None:
+        """Have BIRD take its routes back, and end: nodes don't speak BGP any more, and the kernel has other routes by now."""
+        self._plan, self._ready, self._held, self._problems = None, 0.0, 0.0, {}
+        if self._bird.is_wanted:
+            name = around.node.metadata.name
+            text, _ = bird.render(Plan(name, bird.router_id(name, "")))
+            self._bird.want(text, ends=True)
+
+    def _disturbs(self, old: Plan, new: Plan) -> bool:
+        """Whether a plan ends or alters sessions that are there; those with nodes that are gone don't count."""
+        there = {one.name: one for one in new.sessions}
+        nodes = {f"node {name}" for name in self._speakers}
+        return any(there.get(one.name) != one and (one.of in nodes or not one.inside) for one in old.sessions)
+
+    def _settle(self, now: float, routes: Mapping[Range, Route]) -> None:
+        """Give up the copies once BIRD's own routes are back and steady."""
+        if routes != self._routes or not self._bird.is_current or self._ready:
+            self._routes, self._steady_since = dict(routes), now
+        if self._held and (now - self._steady_since >= STEADY or now >= self._held):
+            self._held = 0.0
+
+    def _on_passwords(self) -> None:
+        self.changed()
+
+    def _on_object(self, _old: object, _new: object) -> None:
+        stores = (tuple(stream.store.values()) for stream in self._streams.values())
+        self._objects = Objects(*stores)
+        self.changed()
+
+    async def _look(self) -> None:
+        """Look at the sessions again and again."""
+        while True:
+            try:
+                self.states = await self._bird.sessions()
+            except BirdError as error:
+                _log.debug("BIRD doesn't tell of its sessions: %s", error)
+            now = time.monotonic()
+            self._down = {one.name: self._down.get(one.name, now) for one in self.states if not one.is_up}
+            await asyncio.sleep(LOOK)
+
+    def _why(self, one: SessionState) -> str:
+        seconds = time.monotonic() - self._down[one.name]
+        why = f": {one.error}" if one.error else ""
+        return f"no session with {one.of} ({one.peer}) for {seconds // 10 * 10:.0f} s{why}"
+
+
+def _named(objects: Objects) -> set[str]:
+    """Return the Secrets that passwords are in."""
+    said = [one.spec.node_mesh_password for one in objects.configurations] + [one.spec.password for one in objects.peers]
+    return {one.secret_key_ref.name for one in said if one and one.secret_key_ref}
