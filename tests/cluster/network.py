@@ -55,8 +55,8 @@ class Network:
 
     def __init__(self, cluster: str, nodes: int, subnets: int = 1) -> None:
         self.cluster = cluster
-        self._hubs = [_place(f"{cluster}-hub", 1, subnet) for subnet in range(subnets)]
-        self.hub = self._hubs[0]
+        self.hubs = [_place(f"{cluster}-hub", 1, subnet) for subnet in range(subnets)]
+        self.hub = self.hubs[0]
         # The first half, and one more where they are odd, is in the first subnet.
         self.nodes = [_place(f"{cluster}-node-{n + 1}", n + 10, n * subnets // max(nodes, 1)) for n in range(nodes)]
 
@@ -64,12 +64,12 @@ class Network:
         """Make bridges and nodes."""
         self._namespace(self.hub)
         hub = self.hub.enter
-        for one in self._hubs:
+        for one in self.hubs:
             bridge = f"br{one.subnet}"
             _run(*hub, "ip", "link", "add", bridge, "type", "bridge")
             _run(*hub, "ip", "link", "set", bridge, "up")
             _addresses(one, bridge)
-        if len(self._hubs) > 1:
+        if len(self.hubs) > 1:
             for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
                 _run(*hub, "sh", "-c", f"echo 1 > /proc/sys/net/{name}")
         for number, node in enumerate(self.nodes):
@@ -81,7 +81,7 @@ class Network:
             _addresses(node, "eth0")
             # As every node has one: without it the address of a Service is unreachable before kube-proxy can translate it. The
             # hub knows no way further, so it ends there.
-            here = self._hubs[node.subnet]
+            here = self.hubs[node.subnet]
             for gateway in (here.address4, here.address6):
                 _run(*node.enter, "ip", "route", "add", "default", "via", gateway)
 

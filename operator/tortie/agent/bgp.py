@@ -213,15 +213,31 @@ class Bgp:
         self._objects = Objects(*stores)
         self.changed()
 
+    async def look(self) -> list[SessionState]:
+        """Return how the sessions are now; as they were, where BIRD doesn't tell."""
+        try:
+            self.states = await self._bird.sessions()
+        except BirdError as error:
+            _log.debug("BIRD doesn't tell of its sessions: %s", error)
+        now = time.monotonic()
+        self._down = {one.name: self._down.get(one.name, now) for one in self.states if not one.is_up}
+        return self.states
+
+    async def routes(self) -> dict[str, str]:
+        """Return by prefix what BIRD says of each route: its next hop, and who told of it."""
+        try:
+            found = await self._bird.best_routes()
+        except BirdError as error:
+            _log.debug("BIRD doesn't tell of its routes: %s", error)
+            return {}
+        whose = {one.name: one.of for one in self.states}
+        return {prefix: f"via {hop}, told by {whose.get(session, session)}" for prefix, (hop, session) in found.items()}
+
     async def _look(self) -> None:
-        """Look at the sessions again and again."""
         while True:
-            try:
-                self.states = await self._bird.sessions()
-            except BirdError as error:
-                _log.debug("BIRD doesn't tell of its sessions: %s", error)
-            now = time.monotonic()
-            self._down = {one.name: self._down.get(one.name, now) for one in self.states if not one.is_up}
+            was = {one.name for one in self.states if one.is_up}
+            if {one.name for one in await self.look() if one.is_up} != was:
+                self.changed()
             await asyncio.sleep(LOOK)
 
     def _why(self, one: SessionState) -> str:

@@ -71,6 +71,10 @@ class Bird:
         """Return how its sessions are; raises BirdError."""
         return await control.sessions(self.socket) if self.is_wanted else []
 
+    async def best_routes(self) -> dict[str, tuple[str, str]]:
+        """Return by prefix where its best routes lead, and the session that told of each; raises BirdError."""
+        return await control.best_routes(self.socket) if self.is_wanted else {}
+
     async def run(self) -> None:
         """Serve until cancelled."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 # Seconds for an answer; BIRD reads a configuration of 5,000 sessions in less than one.
 _PATIENCE = 10.0
 _LINE = re.compile(r"(\d{4})([- ])(.*)")
+_ROUTE = re.compile(r"(\S+/\d+)\s+unicast \[(\S+) ")
 _FAILED = "89"  # how the codes of errors begin
 # Longer than any line of an answer.
 _LIMIT = 1 << 20
@@ -87,6 +88,22 @@ async def _answer(reader: asyncio.StreamReader) -> list[str]:
 async def sessions(socket: Path) -> list[SessionState]:
     """Return all BGP sessions; raises BirdError."""
     return list(read_sessions(await ask(socket, "show protocols all")))
+
+
+async def best_routes(socket: Path) -> dict[str, tuple[str, str]]:
+    """Return by prefix where BIRD's best routes lead, and the session that told of each; raises BirdError."""
+    return dict(read_routes(await ask(socket, "show route primary where source = RTS_BGP")))
+
+
+def read_routes(lines: Iterable[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the routes of an answer to `show route primary`: each is a line, and one for its next hop."""
+    prefix = session = ""
+    for line in lines:
+        if found := _ROUTE.match(line):
+            prefix, session = found.groups()
+        elif prefix and line.strip().startswith("via "):
+            yield prefix, (line.strip().split()[1], session)
+            prefix = ""
 
 
 def read_sessions(lines: Iterable[str]) -> Iterator[SessionState]:

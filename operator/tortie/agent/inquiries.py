@@ -14,6 +14,8 @@ from typing import Any
 from tortie import __version__
 from tortie.addressing.allocator import OwnBlock, address
 from tortie.agent import forwarding
+from tortie.agent.bgp import Bgp
+from tortie.agent.control import SessionState
 from tortie.agent.denials import Denials, NotLogged
 from tortie.agent.forwarding import Route
 from tortie.agent.ledger import Entry, Ledger, NotReclaimed
@@ -39,9 +41,11 @@ def question(data: bytes) -> Question | None:
 class Inquiries:
     """Answers questions about one agent."""
 
-    def __init__(self, name: str, ledger: Ledger, wire: Wire, node: NodeWatch, service: Service, *, denials: Denials) -> None:
+    def __init__(
+        self, name: str, ledger: Ledger, wire: Wire, node: NodeWatch, service: Service, *, denials: Denials, bgp: Bgp
+    ) -> None:
         self._name, self._ledger, self._wire, self._node, self._service = name, ledger, wire, node, service
-        self._denials = denials
+        self._denials, self._bgp = denials, bgp
         self._known: dict[str, Callable[[Question], Awaitable[Any]]] = {
             "report": self._report, "release": self._release, "denials": self._denied,
             "ways": self._ways,
@@ -73,7 +77,8 @@ class Inquiries:
             "blocks": [_block(ledger, block) for block in ledger.allocator.blocks],
             "allocations": [_allocation(entry) for entries in ledger.links() for entry in entries],
             "links": {host: [str(one) for one in held] for host, held in sorted(links.items())},
-            "routes": [_route(route) for route in sorted(await asyncio.to_thread(forwarding.routes))],
+            "routes": [_route(route) for route in sorted(await asyncio.to_thread(_routes))],
+            "sessions": [_session(one) for one in await self._bgp.look()],
             "problems": [
                 *(f"{what}: {reason}" for what, reason in self._node.problems.items()),
                 *([why] if ledger.lost and ledger.is_writable else []),
@@ -81,9 +86,10 @@ class Inquiries:
         }
 
     async def _ways(self, _asked: Question) -> list[dict[str, Any]]:
-        there = {route.to: route for route in await asyncio.to_thread(forwarding.routes)}
+        there = {route.to: route for route in await asyncio.to_thread(_routes)}
+        told = await self._bgp.routes()
         unreached = {what: why for what, why in self._node.problems.items() if "/" in what and " " not in what}
-        found = [_way(one, there.get(one.to)) for one in self._node.ways]
+        found = [_way(one, there.get(one.to), told.get(str(one.to))) for one in self._node.ways]
         known = {one["block"] for one in found}
         return found + [_no_way(what, why) for what, why in unreached.items() if what not in known]
 
@@ -96,16 +102,29 @@ class Inquiries:
         return {"freed": [{"address": str(entry.address), "sequence": entry.sequence} for entry in freed]}
 
 
-def _way(one: Way, there: Route | None) -> dict[str, Any]:
+def _routes() -> list[Route]:
+    """Return the kernel's routes to blocks: BIRD's, and ours, of which one to the same block comes first."""
+    return [*forwarding.of_bird().values(), *forwarding.routes()]
+
+
+def _session(one: SessionState) -> dict[str, Any]:
+    return {
+        "peer": one.peer, "of": one.of, "as": one.peer_as, "state": one.state, "since": one.since,
+        "received": one.received, "sent": one.sent, "error": one.error,
+    }  # fmt: skip
+
+
+def _way(one: Way, there: Route | None, told: str | None) -> dict[str, Any]:
     in_kernel = str(there).removeprefix(f"{there.to} ") if there and there.via else None
     via = str(one.via) if one.via else None
     return {
-        "block": str(one.to), "node": one.node, "carrier": one.carrier, "via": via, "kernel": in_kernel, "problem": None,
+        "block": str(one.to), "node": one.node, "carrier": one.carrier, "via": via, "kernel": in_kernel, "bird": told,
+        "problem": None,
     }  # fmt: skip
 
 
 def _no_way(block: str, why: str) -> dict[str, Any]:
-    return {"block": block, "node": None, "carrier": None, "via": None, "kernel": None, "problem": why}
+    return {"block": block, "node": None, "carrier": None, "via": None, "kernel": None, "bird": None, "problem": why}
 
 
 def _route(route: Route) -> dict[str, str | None]:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tortie.agent import foreign
+from tortie.agent.bgp import Bgp
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
@@ -28,6 +29,7 @@ class Parts:
     queue: Queue
     blocks: OwnBlocks
     gate: Gate
+    bgp: Bgp
 
 
 METRICS = Metrics[Parts]("agent")
@@ -154,6 +156,19 @@ def _asked(parts: Parts) -> Values:
 )
 def _routes(parts: Parts) -> Values:
     return {(): parts.node.missing}
+
+
+@METRICS.gauge("tortie_agent_bgp_sessions", "BGP sessions that this node should have, by whether they are up.", ("up",))
+def _sessions(parts: Parts) -> Values:
+    return Counter((str(one.is_up).lower(),) for one in parts.bgp.states)
+
+
+@METRICS.gauge(
+    "tortie_agent_bgp_routes", "Routes of all BGP sessions: received ones that were taken, and sent ones.", ("direction",)
+)
+def _bgp_routes(parts: Parts) -> Values:
+    states = parts.bgp.states
+    return {("received",): sum(one.received for one in states), ("sent",): sum(one.sent for one in states)}
 
 
 @METRICS.gauge("tortie_agent_foreign_firewall", "1 where somebody else's firewall drops forwarded packets.")

@@ -242,12 +242,21 @@ class Agent:
         self.policies.settled = gate.settled
         self.policies.covers = gate.covers
         gate.knows, gate.confirmed = self.policies.knows, self.policies.confirmed
-        self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service, denials=self.denials)
+        self.inquiries = Inquiries(settings.node, ledger, wire, self.node, self.service, denials=self.denials, bgp=self.bgp)
         self.knowledge.on_pools = self._on_pools
         self._leave_room()
         ledger.changed = self.publisher.mark_address
         self._parts = metrics.Parts(
-            ledger, self.publisher, self.knowledge, self.node, self.firewall, self.demand, self.queue, self.blocks, gate
+            ledger,
+            self.publisher,
+            self.knowledge,
+            self.node,
+            self.firewall,
+            self.demand,
+            self.queue,
+            self.blocks,
+            gate,
+            self.bgp,
         )
 
     async def serve(self, installation: Installation) -> None:

@@ -1,6 +1,7 @@
 """`tortiectl node`: what the agents know of their nodes."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -12,7 +13,8 @@ from tortie.kube.client import Client
 
 NODE = (
     Column("node", "NODE"), Column("agent", "AGENT"), Column("blocks", "BLOCKS"), Column("used", "IN USE"),
-    Column("free", "FREE"), Column("published", "PUBLISHED"), Column("routes", "ROUTES"), Column("addresses", "ADDRESSES"),
+    Column("free", "FREE"), Column("published", "PUBLISHED"), Column("routes", "ROUTES"), Column("sessions", "BGP"),
+    Column("addresses", "ADDRESSES"),
     Column("mtu", "MTU", wide=True), Column("links", "INTERFACES", wide=True), Column("problems", "PROBLEMS"),
 )  # fmt: skip
 BLOCKS = (
@@ -21,9 +23,13 @@ BLOCKS = (
 )  # fmt: skip
 WAYS = (
     Column("block", "BLOCK"), Column("node", "NODE"), Column("carrier", "CARRIED BY"), Column("via", "VIA"),
-    Column("kernel", "IN THE KERNEL"), Column("problem", "PROBLEM"),
+    Column("kernel", "IN THE KERNEL"), Column("bird", "IN BIRD"), Column("problem", "PROBLEM"),
 )  # fmt: skip
 ROUTES = (Column("to", "ROUTE TO"), Column("via", "VIA"))
+SESSIONS = (
+    Column("of", "BGP SESSION WITH"), Column("peer", "PEER"), Column("as", "AS"), Column("state", "STATE"),
+    Column("since", "SINCE"), Column("received", "ROUTES IN"), Column("sent", "ROUTES OUT"), Column("error", "WHY"),
+)  # fmt: skip
 PODS = (
     Column("address", "ADDRESS"), Column("namespace", "NAMESPACE"), Column("pod", "POD"), Column("since", "SINCE"),
     Column("host", "INTERFACE"), Column("container", "CONTAINER", wide=True), Column("uid", "POD UID", wide=True),
@@ -51,8 +57,8 @@ def status(cluster: Cluster, name: str | None, output: str) -> None:
         dump(rows[0] if isinstance(report, str) else report, output)
         return
     show(rows, NODE, output)
-    for columns, key in ((BLOCKS, "blocks"), (ROUTES, "routes"), (PODS, "allocations")):
-        if not isinstance(report, str) and report[key]:
+    for columns, key in ((BLOCKS, "blocks"), (ROUTES, "routes"), (SESSIONS, "sessions"), (PODS, "allocations")):
+        if not isinstance(report, str) and report.get(key):
             click.echo()
             show(report[key], columns, output)
 
@@ -87,11 +93,18 @@ def node_row(node: str, report: Report | str, published: dict[str, Object]) -> R
         "free": sum(block["free"] for block in report["blocks"]),
         "published": _published(report, published),
         "routes": len(report["routes"]),
+        "sessions": _up(report.get("sessions") or ()),
         "addresses": report["addresses"],
         "mtu": report["mtu"],
         "links": len(report["links"]),
         "problems": "; ".join(problems),
     }
+
+
+def _up(sessions: Iterable[dict[str, Any]]) -> str | None:
+    """Return how many sessions are up; None where the node speaks no BGP."""
+    states = [one["state"] == "Established" for one in sessions]
+    return f"{sum(states)} of {len(states)} up" if states else None
 
 
 def _published(report: Report, blocks: dict[str, Object]) -> str:

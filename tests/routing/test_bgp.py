@@ -1,0 +1,231 @@
+"""Nodes that speak BGP, on a real cluster of two subnets, with FRR on the router between them.
+
+The router knows no way to pods but what nodes tell it, so a packet between the subnets shows that it was told.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import Cluster, why_not
+from tests.cluster.deploy import NAMESPACE, rolled_out, wait
+from tests.routing import frr
+from tests.routing.traffic import FAMILIES, PAIRS, agents, arrives, ask, talk
+
+pytestmark = pytest.mark.skipif(bool(why_not() or frr.why_no_frr()), reason=why_not() or frr.why_no_frr() or "-")
+BY_BGP = {"": None, "plain": "BGP", "vxlan": "VXLAN"}
+AWAY = 60 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 15  # seconds
+ALL = "bgpconfigurations,bgppeers,bgpfilters"
+
+
+def obj(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "tortie.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def configuration(**spec: Any) -> dict[str, Any]:
+    return obj("BGPConfiguration", "default", **spec)
+
+
+def routers(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return a BGPPeer for each subnet and family: its nodes peer with the router's address there."""
+    peers = [(hub.subnet, hub.address4, "4") for hub in cluster.network.hubs]
+    peers += [(hub.subnet, hub.address6, "6") for hub in cluster.network.hubs]
+    return [
+        obj(
+            "BGPPeer", f"router-{subnet}-v{family}", peerIP=address, asNumber=frr.AS, nodeSelector=f"rack == '{subnet}'",
+            # All nodes are of one AS, which the router's routes of others come from.
+            numAllowedLocalASNumbers=1,
+        )
+        for subnet, address, family in peers
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def router(four: Cluster) -> Iterator[frr.Router]:
+    """FRR on the router, and nodes labelled by their subnet."""
+    for node in four.nodes:
+        four.kubectl.run("label", "node", node.name, f"rack={node.place.subnet}")
+    with frr.frr(four.network.hub.enter, four.network.hub.address4) as found:
+        yield found
+
+
+@pytest.fixture
+def speaking(four: Cluster, router: frr.Router) -> Iterator[Cluster]:  # noqa: ARG001 - it is there before
+    """The cluster, whose nodes peer with each other and with the router; nobody speaks BGP afterwards."""
+    ask(four.kubectl, {"vxlanMode": "Never"})
+    four.kubectl.apply(configuration(), *routers(four))
+    wait("sessions are up", lambda: all_up(four, 4 * (3 + 1) * 2), 60)
+    yield four
+    four.kubectl.run("delete", ALL, "--all")
+    wait("no BIRD's route is left", lambda: not any(bird_routes(four, node.name) for node in four.nodes), 60)
+
+
+def test_all_pairs_by_mesh_and_router(speaking: Cluster, router: frr.Router) -> None:
+    arrives(speaking, "plain", "plain", BY_BGP)
+    blocks = {block["spec"]["cidr"] for block in speaking.kubectl.get("ipamblocks")["items"]}
+    for family in FAMILIES:
+        own = {one for one, hops in router.routes(family).items() if hops}
+        assert own == {one for one in blocks if (":" in one) == (family == 6)}, "blocks, and nothing else"
+
+
+def test_all_pairs_by_the_router_alone(speaking: Cluster) -> None:
+    speaking.kubectl.apply(configuration(nodeToNodeMeshEnabled=False))
+    wait("sessions with the router are left", lambda: all_up(speaking, 4 * 2), 60)
+    arrives(speaking, "plain", "plain", BY_BGP)
+    taken = {one.split()[0] for node in speaking.nodes for one in bird_routes(speaking, node.name)}
+    assert {"203.0.113.0/24", "2001:db8:113::/48"} <= taken, "what the router tells of the world is taken"
+    assert not taken & {"default", "10.1.0.0/16", "fd00:10:1::/48"}, "neither everything nor a pool's range"
+
+
+def test_what_a_filter_says(speaking: Cluster) -> None:
+    kubectl = speaking.kubectl
+    rules = [{"action": "Reject", "cidr": "203.0.113.0/24", "matchOperator": "In"}]
+    everything = [{"action": "Accept", "cidr": "0.0.0.0/0", "matchOperator": "Equal"}]
+    kubectl.apply(obj("BGPFilter", "ours", importV4=[*rules, *everything]))
+    for peer in routers(speaking):
+        kubectl.apply(peer | {"spec": peer["spec"] | {"filters": ["ours"]}})
+
+    def follows() -> bool:
+        taken = {one.split()[0] for one in bird_routes(speaking, "node-1")}
+        return "default" in taken and "203.0.113.0/24" not in taken and "2001:db8:113::/48" in taken
+
+    wait("the default route is taken when it is asked for, and the world isn't", follows, 60)
+
+
+WHILE = ["mesh to reflectors", "VXLAN to BGP", "BGP to VXLAN", "agents start anew", "BIRD is killed", "the API server is away"]
+
+
+@pytest.mark.parametrize("what", WHILE)
+def test_no_packet_is_lost_while(speaking: Cluster, what: str) -> None:
+    kubectl = speaking.kubectl
+    if what == "VXLAN to BGP":
+        ask(kubectl, {"vxlanMode": "Always"})
+        arrives(speaking, "vxlan", "vxlan", BY_BGP)
+    else:
+        arrives(speaking, "plain", "plain", BY_BGP)
+    with ThreadPoolExecutor(len(PAIRS) * len(FAMILIES)) as threads:
+        talking = talk(speaking, threads, AWAY + 20 if "API" in what else 30)
+        DONE[what](speaking)
+        assert not any(one.done() for one in talking), "they talk all the while"
+        assert [one.result() for one in talking] == ["0% packet loss"] * len(talking)
+
+
+def reflect(cluster: Cluster) -> None:
+    """Have nodes 1 and 3 reflect routes, in place of the mesh."""
+    for name in ("node-1", "node-3"):
+        cluster.kubectl.run("label", "node", name, "reflector=yes", "--overwrite")
+        cluster.kubectl.run("annotate", "node", name, "tortie.dev/route-reflector-cluster-id=244.0.0.1", "--overwrite")
+    cluster.kubectl.apply(
+        obj("BGPPeer", "reflectors", nodeSelector="all()", peerSelector="has(reflector)"),
+        configuration(nodeToNodeMeshEnabled=False),
+    )
+    # Each of two reflectors with three others, and both nodes that don't reflect with both that do.
+    wait("sessions with reflectors are up, and others gone", lambda: all_up(cluster, (2 * 3 + 2 * 2 + 4) * 2), 60)
+    arrives(cluster, "plain", "plain", BY_BGP)
+
+
+def restart_agents(cluster: Cluster) -> None:
+    old = agents(cluster.kubectl)
+    cluster.kubectl.run("delete", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--wait=false")
+    wait("others are there", lambda: rolled_out(cluster.kubectl, 4) and not old & agents(cluster.kubectl), 120)
+    wait("sessions are up again", lambda: all_up(cluster, 32), 60)
+
+
+def kill_bird(cluster: Cluster) -> None:
+    before = sessions(cluster)
+    for node in cluster.nodes:
+        in_agent(cluster, node.name, "sh", "-c", "kill -9 $(pidof bird)")
+    wait("sessions are other ones", lambda: all_up(cluster, 32) and since(sessions(cluster)).isdisjoint(since(before)), 60)
+
+
+def stop_api_server(cluster: Cluster) -> None:
+    cluster.plane.kill("kube-apiserver")
+    try:
+        time.sleep(AWAY)
+    finally:
+        cluster.plane.start("kube-apiserver")
+        cluster.plane.wait_ready()
+
+
+def carried(spec: dict[str, str], way: str) -> Any:
+    def change(cluster: Cluster) -> None:
+        ask(cluster.kubectl, spec)
+        arrives(cluster, way, way, BY_BGP)
+
+    return change
+
+
+DONE = {
+    "mesh to reflectors": reflect,
+    "VXLAN to BGP": carried({"vxlanMode": "Never"}, "plain"),
+    "BGP to VXLAN": carried({"vxlanMode": "Always"}, "vxlan"),
+    "agents start anew": restart_agents,
+    "BIRD is killed": kill_bird,
+    "the API server is away": stop_api_server,
+}
+
+
+def test_a_dead_node_s_routes_leave(speaking: Cluster) -> None:
+    speaking.kubectl.run("delete", "bgppeers", "--all")  # the router would go on telling of it for as long as it waits
+    speaking.kubectl.apply(configuration(nodeMeshFailureDetectionMode="BFDIfDirectlyConnected"))
+    wait("sessions are up", lambda: all_up(speaking, 24), 60)
+    dead, other = speaking.nodes[1], speaking.nodes[0]
+    wait("node-1 leads to it by BIRD alone", lambda: leads(speaking, other.name, dead.place.address4) == ["bird"], 60)
+    subprocess.run([*dead.place.enter, "ip", "link", "set", "eth0", "down"], check=True)
+    try:
+        wait("node-1 leads there no more", lambda: not leads(speaking, other.name, dead.place.address4), 20)
+    finally:
+        subprocess.run([*dead.place.enter, "ip", "link", "set", "eth0", "up"], check=True)
+
+
+def leads(cluster: Cluster, node: str, address: str) -> list[str]:
+    """Return whose routes lead through an address: `bird`, or the agent's number."""
+    found = [one.split() for one in routes(cluster, node) if f"via {address} " in one]
+    return [words[words.index("proto") + 1] for words in found]
+
+
+def bird_routes(cluster: Cluster, node: str) -> list[str]:
+    """Return BIRD's routes in a node's kernel."""
+    return routes(cluster, node, "proto", "bird")
+
+
+def routes(cluster: Cluster, node: str, *only: str) -> list[str]:
+    """Return the routes of a node's kernel, of both families."""
+    place = next(one.place for one in cluster.nodes if one.name == node)
+    found = list[str]()
+    for family in FAMILIES:
+        words = [*place.enter, "ip", f"-{family}", "route", "show", *only]
+        found += subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    return found
+
+
+def sessions(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return all sessions of all nodes, as their agents say."""
+    return [
+        {"node": node.name, **one}
+        for node in cluster.nodes
+        for one in json.loads(in_agent(cluster, node.name, "tortie", "ask", "report"))["sessions"]
+    ]
+
+
+def since(found: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    return {(one["node"], one["peer"], one["since"]) for one in found}
+
+
+def all_up(cluster: Cluster, number: int) -> bool:
+    """Whether there are so many sessions, and all are up."""
+    found = sessions(cluster)
+    return len(found) == number and all(one["state"] == "Established" for one in found)
+
+
+def in_agent(cluster: Cluster, node: str, *command: str) -> str:
+    """Run a command in a node's agent; "{}" of one that isn't there at the moment."""
+    listed = cluster.kubectl.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent")["items"]
+    name = next(one["metadata"]["name"] for one in listed if one["spec"].get("nodeName") == node)
+    return cluster.kubectl.run("exec", "-n", NAMESPACE, name, "--", *command)
