@@ -13,7 +13,8 @@ from typing import NamedTuple
 from tortie.addressing.ranges import BITS, Family, Range, parse
 from tortie.api.bgp_input import ConfigurationSpec, Filter
 from tortie.routing.filters import add, functions, pattern, symbol
-from tortie.routing.peering import Problems, Session
+from tortie.routing.peering import DEFAULT_PORT, Session, text
+from tortie.routing.written import Problems
 
 # Of routes to other nodes, so that a route of the agent's to the same block comes first (`tortie.agent.forwarding`). It also
 # tells this BIRD's routes from another's.
@@ -22,6 +23,9 @@ OURS = 201  # the protocol number of the agent's routes (`tortie.agent.wire`)
 # Seconds: a started BIRD keeps the kernel's routes for so long while not all peers have told theirs; tries of a connection, the
 # pause after an error, and how long a silent peer counts as there.
 RECOVERY, CONNECT_DELAY, CONNECT_RETRY, ERROR_WAIT, HOLD = 30, 1, 3, "1, 10", 90
+_TIMES = (
+    f"  hold time {HOLD}; error wait time {ERROR_WAIT}; connect delay time {CONNECT_DELAY}; connect retry time {CONNECT_RETRY};"
+)
 # BFD: three packets lost, of one every 200 ms.
 BFD = "min rx interval 200 ms; min tx interval 200 ms; multiplier 3;"
 _FAMILIES: tuple[Family, ...] = (4, 6)
@@ -73,22 +77,18 @@ def router_id(node: str, own: str) -> str:
 
 def render(plan: Plan) -> tuple[str, Problems]:
     """Return the whole configuration, and what is wrong with the objects, by where."""
-    written, problems = functions(plan.filters)
-    lines = [*_head(plan), *_functions(plan, problems), *written, *_sources(plan), *_statics(plan)]
-    routes = set[str]()
+    found, problems = functions(plan.filters)
+    lines = [*_head(plan), *_functions(plan, problems), *found, *_sources(plan, problems), *_statics(plan)]
+    there, routes = {one.metadata.name for one in plan.filters}, set[str]()
     for one in plan.sessions:
-        name, missing = _route_filters(one), [f for f in one.filters if f not in _names(plan)]
+        name, missing = _route_filters(one), [f for f in one.filters if f not in there]
         if missing:
-            problems[one.of] = f"spec.filters: there is no BGPFilter {missing[0]}; no route is taken or said until there is"
+            problems[one.by] = f"spec.filters: there is no BGPFilter {missing[0]}; no route is taken or said until there is"
         if name not in routes:
             routes.add(name)
             lines += _of_routes(one, name, plan, closed=bool(missing) or any(f"BGPFilter {f}" in problems for f in one.filters))
         lines += _session(one, name, plan)
     return "\n".join(lines) + "\n", problems
-
-
-def _names(plan: Plan) -> set[str]:
-    return {one.metadata.name for one in plan.filters}
 
 
 # --- what doesn't depend on sessions
@@ -97,7 +97,7 @@ def _names(plan: Plan) -> set[str]:
 def _head(plan: Plan) -> Iterator[str]:
     least = _LEAST.get(plan.spec.log_severity_screen or "Info", "info")
     classes = _SEVERITIES[_SEVERITIES.index(least) :]
-    yield f"# Written by the agent of node {plan.node}: what is changed here is lost."
+    yield f"# Written by the agent of node {_quotable(plan.node)}: what is changed here is lost."
     yield f"log stderr {{ {', '.join(classes)} }};"
     if least == "debug":
         yield "debug protocols all;"
@@ -106,10 +106,10 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f"graceful restart wait {RECOVERY};"
 
 
-def _sources(plan: Plan) -> Iterator[str]:
+def _sources(plan: Plan, problems: Problems) -> Iterator[str]:
     """Yield what tells BIRD of the node: its links, their subnets, and the kernel's routes, by which next hops are found."""
     yield "protocol device { scan time 10; }"
-    ignored = [pattern(one) for one in plan.spec.ignored_interfaces or ()]
+    ignored = _ignored(plan.spec, problems)
     interfaces = ", ".join([*(f"-{one}" for one in ignored), '"*"'])
     yield f"protocol direct {{ ipv4; ipv6; interface {interfaces}; }}"
     if any(one.bfd for one in plan.sessions):
@@ -122,6 +122,16 @@ def _sources(plan: Plan) -> Iterator[str]:
         yield "  learn; persist; graceful restart; scan time 10; metric 0;"
         yield f"  ipv{family} {{ import filter from_kernel{family}; export filter to_kernel{family}; }};"
         yield "}"
+
+
+def _ignored(spec: ConfigurationSpec, problems: Problems) -> list[str]:
+    found = list[str]()
+    for one in spec.ignored_interfaces or ():
+        try:
+            found.append(pattern(one))
+        except ValueError as error:
+            problems["BGPConfiguration"] = f"spec.ignoredInterfaces: {error}"
+    return found
 
 
 def _statics(plan: Plan) -> Iterator[str]:
@@ -169,17 +179,14 @@ def _functions(plan: Plan, problems: Problems) -> Iterator[str]:
 
 
 def _tags(family: Family, cidr: str, names: Iterable[str], values: Mapping[str, str], problems: Problems) -> Iterator[str]:
-    where = parse(cidr)
-    if where.family != family:
+    try:
+        where = parse(cidr)
+        statements = [add(values.get(name, name)) for name in names]
+    except ValueError as error:
+        problems["BGPConfiguration"] = f"spec.prefixAdvertisements: {cidr}: {error}, and none of spec.communities"
         return
-    for name in names:
-        value = values.get(name, name)
-        if re.fullmatch(r"\d+:\d+(:\d+)?", value) is None:
-            problems["BGPConfiguration"] = (
-                f"spec.prefixAdvertisements: {cidr}: {name!r} is none of spec.communities, and no community such as 64512:100"
-            )
-            continue
-        yield f"  if net ~ [{_longer(where)}] then {add(value)}"
+    if where.family == family:
+        yield from (f"  if net ~ [{_longer(where)}] then {statement}" for statement in statements)
 
 
 def _within(sets: Iterable[str]) -> str:
@@ -200,15 +207,19 @@ def _between(one: Range, shortest: int) -> str:
     return f"{one}{{{max(one.prefix, shortest)},{BITS[one.family]}}}"
 
 
+def _quotable(name: str) -> str:
+    """Return a name that stays within quotes and a line, whoever wrote it: BIRD knows no escapes."""
+    return re.sub(r"[^A-Za-z0-9 ._-]", "?", name)
+
+
 # --- sessions
 
 
 def _route_filters(one: Session) -> str:
     """Return the name of what a session takes and says, which is the same for all that are alike in it."""
     kind = "node" if one.inside else "peer"
-    alike = f"{kind}|{one.external}|{'|'.join(one.filters)}"
     named = f"{kind}{'_external' if one.external else ''}"
-    return f"{named}_{sha256(alike.encode()).hexdigest()[:8]}" if one.filters else named
+    return f"{named}_{sha256(repr(one.filters).encode()).hexdigest()[:8]}" if one.filters else named
 
 
 def _of_routes(one: Session, name: str, plan: Plan, *, closed: bool) -> Iterator[str]:
@@ -238,7 +249,7 @@ def _said(one: Session, family: Family, external: str, *, reflects: bool) -> Ite
     yield f"  if ! is_ours{family}() && source != RTS_BGP then reject;"
     if not one.inside:
         yield f"  if is_hidden{family}() then reject;"
-    yield f"  if is_ours{family}() then tag{family}();"
+    yield f"  tag{family}();"
     yield from (f"  {symbol(f, 'export', family)}({external});" for f in one.filters)
     learned = f"in_pool{family}() || is_service{family}()"
     yield f"  if is_ours{family}(){f' || {learned}' if one.inside or reflects else ''} then accept;"
@@ -247,16 +258,24 @@ def _said(one: Session, family: Family, external: str, *, reflects: bool) -> Ite
 
 def _session(one: Session, name: str, plan: Plan) -> Iterator[str]:
     family = one.peer.family
-    source = f"{one.source} " if one.source else ""
+    source = f"{text(one.source)} " if one.source else ""
     yield f"protocol bgp {one.name} {{"
-    yield f'  description "{one.of}";'
-    yield f"  local {source}port {plan.spec.listen_port or 179} as {one.local_as};"
-    yield f"  neighbor {one.peer} port {one.port} as {one.peer_as};"
-    # Whether TTLs are checked or not, those that are in one subnet need no detour.
-    yield f"  multihop {one.ttl};" if one.ttl > 1 else "  direct;" if one.direct or one.ttl == 1 else "  multihop;"
-    yield f"  hold time {HOLD}; error wait time {ERROR_WAIT};"
-    yield f"  connect delay time {CONNECT_DELAY}; connect retry time {CONNECT_RETRY};"
+    yield f'  description "{_quotable(one.of)}";'
+    yield f"  local {source}port {plan.spec.listen_port or DEFAULT_PORT} as {one.local_as};"
+    yield f"  neighbor {text(one.peer)} port {one.port} as {one.peer_as};"
+    # Those that are in one subnet need no detour.
+    yield "  direct;" if one.direct and one.ttl <= 1 else f"  multihop {one.ttl};" if one.ttl else "  multihop;"
+    yield _TIMES
     yield f"  graceful restart on; graceful restart time {one.restart};"
+    yield from _options(one, plan)
+    yield f"  ipv{family} {{"
+    yield f"    import filter from_{name}{family}; export filter to_{name}{family};"
+    yield f"    {_channel(one)}"
+    yield "  };"
+    yield "}"
+
+
+def _options(one: Session, plan: Plan) -> Iterator[str]:
     if plan.spec.bind_mode == "NodeIP":
         yield "  strict bind on;"
     if one.client:
@@ -269,20 +288,10 @@ def _session(one: Session, name: str, plan: Plan) -> Iterator[str]:
         yield f'  password "{one.password}";'
     if one.bfd:
         yield "  bfd on;"
-    yield f"  ipv{family} {{"
-    yield f"    import filter from_{name}{family};"
-    yield f"    export filter to_{name}{family};"
-    yield from (f"    {option}" for option in _channel(one))
-    yield "  };"
-    yield "}"
 
 
-def _channel(one: Session) -> Iterator[str]:
+def _channel(one: Session) -> str:
     # A router outside may be reached by this node alone.
-    hops = {"self": "next hop self;", "keep": "next hop keep;", "": "next hop self ebgp;" if one.inside else ""}
-    if hops[one.next_hop]:
-        yield hops[one.next_hop]
+    hops = {"self": "next hop self; ", "keep": "next hop keep; ", "": "next hop self ebgp; " if one.inside else ""}
     # A next hop within the subnet of another than the peer (a reflector's client) is looked up as well.
-    yield "gateway recursive;"
-    if one.peer.family == 6:
-        yield "next hop prefer global;"
+    return f"{hops[one.next_hop]}gateway recursive;{' next hop prefer global;' if one.peer.family == 6 else ''}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from tortie.addressing.allocator import Address, address
-from tortie.addressing.ranges import BITS, Family, Range, parse
+from tortie.addressing.ranges import BITS, Family, Range
 from tortie.api import lean
 
 Carrier = Literal["Direct", "VXLAN", "IPIP", "BGP"]
@@ -25,7 +25,8 @@ class NodeAddress(NamedTuple):
     @property
     def subnet(self) -> Range:
         """The range of those that are reached without a router."""
-        return parse(str(self))
+        host = BITS[self.address.family] - self.prefix
+        return Range(self.address.family, self.address.value >> host << host, self.prefix)
 
     def __str__(self) -> str:
         return f"{self.address}/{self.prefix}"

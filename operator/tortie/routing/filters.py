@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from tortie.addressing.ranges import BITS, Family, parse
 from tortie.api.bgp_input import Filter, FilterRule
-from tortie.routing.peering import Problems, as_number
+from tortie.routing.written import Problems, as_number
 
 _SYMBOL_MAX = 40  # BIRD's own limit is 64
 
@@ -36,15 +36,17 @@ def _filter(one: Filter) -> Iterator[str]:
                 written.append(_rule(rule, 4 if family == 4 else 6))
             except ValueError as error:
                 raise ValueError(f"spec.{direction}V{family}[{number}]{error}") from None
-        yield f"# BGPFilter {name}"
         yield f"function {symbol(name, direction, family)}(bool foreign) {{"
         yield from written
         yield "}"
 
 
 def symbol(name: str, direction: str, family: int) -> str:
-    """Return what BIRD calls a filter: its name, cut and marked where it is too long for BIRD."""
-    short = name if len(name) <= _SYMBOL_MAX else f"{name[: _SYMBOL_MAX - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+    """Return what BIRD calls a filter: its name, cut and marked where BIRD can't take it whole."""
+    short = name
+    if len(name) > _SYMBOL_MAX or re.fullmatch(r"[A-Za-z0-9.-]+", name) is None:
+        cut = re.sub(r"[^A-Za-z0-9.-]", "", name[: _SYMBOL_MAX - 9])
+        short = f"{cut}-{sha256(name.encode()).hexdigest()[:8]}"
     return f"'{short}:{direction}{family}'"
 
 
@@ -67,12 +69,12 @@ def _conditions(rule: FilterRule, family: Family) -> Iterator[str]:
     if rule.source:
         yield "source = RTS_BGP"
     if rule.interface:
-        yield f"ifname ~ {pattern(rule.interface, '.interface')}"
+        yield f"ifname ~ {pattern(rule.interface, '.interface: ')}"
     if rule.peer_type:
         yield "foreign" if rule.peer_type == "eBGP" else "! foreign"
     for value in rule.communities.values if rule.communities else ():
-        parts = value.split(":")
-        yield f"({','.join(parts)}) ~ bgp_{'large_' if len(parts) == 3 else ''}community"
+        kind, community = _community(value, ".communities: ")
+        yield f"{community} ~ {kind}"
     if rule.as_path_prefix:
         yield f"bgp_path ~ [= {' '.join(_numbers(rule.as_path_prefix, '.asPathPrefix'))} * =]"
     if rule.priority is not None:
@@ -105,7 +107,7 @@ def _relation(rule: FilterRule, family: Family) -> str:
 def _changes(rule: FilterRule) -> Iterator[str]:
     for one in rule.operations or ():
         if one.add_community:
-            yield add(one.add_community.value)
+            yield add(one.add_community.value, ".operations: ")
         if one.prepend_as_path:
             # Each goes before those that are there.
             yield from (f"bgp_path.prepend({n});" for n in reversed(_numbers(one.prepend_as_path.prefix, ".operations")))
@@ -120,14 +122,25 @@ def _numbers(said: Iterable[int | str], where: str) -> list[str]:
         raise ValueError(f"{where}: {error}") from None
 
 
-def pattern(text: str, where: str = "spec.ignoredInterfaces") -> str:
+def pattern(said: str, where: str = "") -> str:
     """Return a pattern of interfaces' names as BIRD's text; raises ValueError."""
-    if re.fullmatch(r"[A-Za-z0-9_.:@*?-]{1,64}", text) is None:
-        raise ValueError(f"{where}: {text!r} is no interface's name; * stands for any text")
-    return f'"{text}"'
+    if re.fullmatch(r"[A-Za-z0-9_.:@*?-]{1,64}", said) is None:
+        raise ValueError(f"{where}{said!r} is no interface's name; * stands for any text")
+    return f'"{said}"'
 
 
-def add(value: str) -> str:
-    """Return the statement that adds a community, `aa:nn` or `aa:nn:mm`, to a route."""
-    parts = value.split(":")
-    return f"bgp_{'large_' if len(parts) == 3 else ''}community.add(({','.join(parts)}));"
+def add(said: str, where: str = "") -> str:
+    """Return the statement that adds a community to a route; raises ValueError."""
+    kind, community = _community(said, where)
+    return f"{kind}.add({community});"
+
+
+def _community(said: str, where: str) -> tuple[str, str]:
+    """Return the attribute that a community is in, and the community: aa:nn of 16 bits, or aa:nn:mm of 32 (RFC 8092)."""
+    parts = said.split(":")
+    kind, most = ("bgp_community", 0xFFFF) if len(parts) == 2 else ("bgp_large_community", 0xFFFFFFFF)
+    if len(parts) not in (2, 3) or not all(re.fullmatch("[0-9]{1,10}", part) and int(part) <= most for part in parts):
+        raise ValueError(
+            f"{where}{said!r} is no community: write 64512:100, both up to 65535, or 64512:1:100, each up to 4294967295"
+        )
+    return kind, f"({','.join(str(int(part)) for part in parts)})"

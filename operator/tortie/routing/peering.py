@@ -1,36 +1,35 @@
 """Who peers with whom by BGP (RFC 4271), and how: a node's sessions. Pure.
 
 By default every node peers with every other (the mesh). BGPPeers add sessions, with routers outside of the cluster or between
-nodes that labels select; of two that would be between the same addresses the one that says more about the node holds.
+nodes that labels select; of two that would be between the same addresses the one that says more about the node holds. Between
+nodes a BGPPeer holds for both, so that both sides mean the same by it.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from tortie.addressing import selector
 from tortie.addressing.allocator import Address, address
 from tortie.addressing.ranges import Family
 from tortie.api import lean
-from tortie.api.bgp_input import AsNumber, Configuration, ConfigurationSpec, Filter, Password, Peer
+from tortie.api.bgp_input import Configuration, ConfigurationSpec, Filter, Password, Peer
 from tortie.api.block import NODE_LABELS_MAX
+from tortie.routing import written
 from tortie.routing.carriage import NodeAddress, node_of
 
 DEFAULT_AS, DEFAULT_PORT = 64512, 179
-# Seconds that routes of a speaker that restarts are kept; RFC 4724 has 12 bits for it.
-RESTART, RESTART_MAX = 120, 4095
 # Annotations of a Node: its AS number, and the cluster whose routes it reflects (RFC 4456), as an IPv4 address.
 AS_NUMBER, CLUSTER_ID = "tortie.dev/as-number", "tortie.dev/route-reflector-cluster-id"
-# What the kernel takes as a key of TCP MD5 (TCP_MD5SIG_MAXKEYLEN).
-PASSWORD_MAX = 80
-_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+# How often at most the own AS number may be in a path: more than any path that routers of the Internet take.
+OWN_AS_MAX = 255
 
-Secrets = Mapping[tuple[str, str], str]
-Problems = dict[str, str]
+Secrets = written.Secrets
+Problems = written.Problems
 NextHop = Literal["", "self", "keep"]
+_NODE, _SELECTED, _ALL, _MESH = range(4)  # the less is said about the node, the later
 
 
 class Speaker(NamedTuple):
@@ -68,6 +67,7 @@ class Session:
 
     Attributes:
         of: The other side, for people: `node b`, or `BGPPeer tor`.
+        by: What asks for it, for people: `BGPPeer tor`, or `BGPConfiguration`.
         inside: Whether the other side is a node of the cluster.
         peer, port, peer_as: Where the other side listens, and its AS number.
         local_as: The AS number that this node says to be of.
@@ -94,12 +94,13 @@ class Session:
     client: str = ""
     next_hop: NextHop = ""
     password: str = field(default="", repr=False)
-    restart: int = RESTART
+    restart: int = written.DEFAULT_RESTART
     own_as: int = 0
     ttl: int = 0
     via: Address | None = None
     bfd: bool = False
     filters: tuple[str, ...] = ()
+    by: str = field(default="", compare=False)
 
     @property
     def external(self) -> bool:
@@ -109,31 +110,11 @@ class Session:
     @property
     def name(self) -> str:
         """What BIRD calls it: the same as long as it is between the same addresses."""
-        port = f"_{self.port}" if self.port != DEFAULT_PORT else ""
-        return f"bgp{self.peer.family}_{re.sub('[^0-9a-f]', '_', str(self.peer))}{port}"
+        port = f"_port_{self.port}" if self.port != DEFAULT_PORT else ""  # a mere number could be a part of the address
+        return f"bgp{self.peer.family}_{text(self.peer).replace(':', '_').replace('.', '_')}{port}"
 
 
-def as_number(said: AsNumber) -> int:
-    """Return the AS number of `64512`, `"64512"` or `"1.10"` (RFC 5396); raises ValueError."""
-    text = str(said)
-    high, dot, low = text.partition(".")
-    if not text.isascii() or not high.isdigit() or (dot and not low.isdigit()):
-        raise ValueError(f"{text!r} is no AS number: write 64512, or 1.10")
-    number = (int(high) << 16 | int(low)) if dot else int(high)
-    if not 1 <= number < 1 << 32 or (dot and int(low) >= 1 << 16):
-        raise ValueError(f"{text!r} is no AS number: they go from 1 to 4294967295")
-    return number
-
-
-def seconds(said: str) -> int:
-    """Return the whole seconds of a duration such as `2m` or `1h30m`, at least one; raises ValueError."""
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h)", said)
-    if not parts or "".join(number + unit for number, unit in parts) != said:
-        raise ValueError(f"{said!r} is no duration: write 90s, or 2m")
-    found = max(1, round(sum(float(number) * _UNITS[unit] for number, unit in parts)))
-    if found > RESTART_MAX:
-        raise ValueError(f"{said} is longer than BGP can say: {RESTART_MAX}s at most")
-    return found
+text = lru_cache(maxsize=32768)(str)  # of an Address: written several times for each session, and anew for each change
 
 
 def configuration(objects: Objects, node: str) -> ConfigurationSpec:
@@ -151,7 +132,7 @@ def speaker(name: str, labels: Mapping[str, str], annotations: Mapping[str, str]
     asked = annotations.get(AS_NUMBER) or spec.as_number or DEFAULT_AS
     where = f"annotation {AS_NUMBER} of Node {name}" if annotations.get(AS_NUMBER) else "BGPConfiguration: spec.asNumber"
     try:
-        number = as_number(asked)
+        number = written.as_number(asked)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if cluster_id:
@@ -175,186 +156,227 @@ def speaker_of(network: lean.Network) -> Speaker | None:
     said = network.status.bgp
     if said is None:
         return None
-    node, labels = node_of(network), dict(one.split("=", 1) for one in said.labels)
+    node, parts = node_of(network), (one.partition("=") for one in said.labels)
+    labels = {key: value for key, _, value in parts}
     return Speaker(node.name, node.addresses, said.as_number, said.port, said.cluster_id or "", labels)
 
 
 def sessions(objects: Objects, here: Speaker, others: Iterable[Speaker], secrets: Secrets) -> tuple[list[Session], Problems]:
-    """Return a node's sessions, by name, and what is wrong with the objects, by where."""
-    spec, others = configuration(objects, here.name), list(others)
-    found, problems = dict[str, Session](), Problems()
-    if spec.node_to_node_mesh_enabled is not False:
-        try:
-            found = {one.name: one for one in _mesh(spec, here, others, secrets)}
-        except ValueError as error:
-            problems["BGPConfiguration"] = str(error)
-    for peer in sorted(objects.peers, key=_weight):
+    """Return a node's sessions, by address, and what is wrong with the objects, by where."""
+    spec, found = configuration(objects, here.name), _Found(here, secrets)
+    nodes = _Nodes(here, others, found.problems)
+    for peer in sorted(objects.peers, key=_rank):
         where = f"BGPPeer {peer.metadata.name}"
         try:
-            for one in _peer(peer, here, others, secrets):
-                before = found.get(one.name)
-                if before and not before.inside:
-                    problems[where] = f"{before.of} says what holds for {one.peer} on this node; delete one, or narrow it"
-                found[one.name] = one
+            if far := list(_peers_of(peer, here, nodes)):
+                terms = _terms(where, peer, far, spec, found.problems)
+                found.add(far, terms, peer.spec.password, "spec.password", _rank(peer)[0])
         except ValueError as error:
-            problems[where] = str(error)
-    return sorted(found.values(), key=lambda one: (one.peer, one.port)), problems
+            found.problems[where] = str(error)
+    if spec.node_to_node_mesh_enabled is not False:
+        far = [one for other in nodes.all for one in _sides(other, here)]
+        found.add(far, _mesh(spec, found.problems), spec.node_mesh_password, "spec.nodeMeshPassword", _MESH)
+    return found.sessions(), found.problems
 
 
-def _weight(peer: Peer) -> tuple[int, str]:
-    """What says more about the node comes later, and takes the others' place."""
-    return (2 if peer.spec.node else 1 if peer.spec.node_selector else 0), peer.metadata.name
+def _rank(peer: Peer) -> tuple[int, str]:
+    """What says more about the node comes first, and has the place."""
+    return (_NODE if peer.spec.node else _SELECTED if peer.spec.node_selector else _ALL), peer.metadata.name
 
 
-def _mesh(spec: ConfigurationSpec, here: Speaker, others: Iterable[Speaker], secrets: Secrets) -> Iterator[Session]:
-    password = _password(spec.node_mesh_password, secrets, "spec.nodeMeshPassword")
-    restart = _restart(spec.node_mesh_max_restart_time, "spec.nodeMeshMaxRestartTime")
-    bfd = spec.node_mesh_failure_detection_mode == "BFDIfDirectlyConnected"
-    for other in others:
-        for one in _between(here, other, here.as_number, other.as_number):
-            yield replace(one, password=password, restart=restart, bfd=bfd and one.direct)
+class _Far(NamedTuple):
+    """The other side of a session, as in `Session`."""
+
+    of: str
+    address: Address
+    as_number: int
+    port: int
+    inside: bool
+    cluster_id: str = ""
 
 
-def _between(here: Speaker, other: Speaker, local_as: int, peer_as: int) -> Iterator[Session]:
-    """Yield the plain sessions between two nodes, one for each family that both have."""
-    if other.name == here.name:
-        return
-    for family, there in other.addresses.items():
-        mine = here.addresses.get(family)
-        if mine is None:
-            continue
-        inner = local_as == peer_as and here.cluster_id not in ("", other.cluster_id)
-        yield Session(
-            f"node {other.name}", True, there.address, peer_as, local_as, other.port, mine.address,
-            direct=there.address.within(mine.subnet), client=here.cluster_id if inner else "",
-        )  # fmt: skip
+class _Terms(NamedTuple):
+    """What a BGPPeer, or the mesh, asks of its sessions: as in `Session`; `local_as` 0: the node's own."""
+
+    by: str
+    restart: int
+    bfd: bool
+    local_as: int = 0
+    bound: bool = True
+    keep: bool = False
+    next_hop: NextHop = ""
+    own_as: int = 0
+    ttl: int = 0
+    via: Address | None = None
+    filters: tuple[str, ...] = ()
 
 
-def _peer(peer: Peer, here: Speaker, others: list[Speaker], secrets: Secrets) -> Iterator[Session]:
-    """Yield the sessions of this node that a BGPPeer asks for; raises ValueError that names the field."""
+class _Nodes:
+    """The other nodes, by name and by address, as far as an address can be a peer's."""
+
+    def __init__(self, here: Speaker, others: Iterable[Speaker], problems: Problems) -> None:
+        """Leave out what no BIRD takes, or would be taken twice: one node's word must not end others' sessions."""
+        mine = {one.address for one in here.addresses.values()}
+        self.at = dict[Address, Speaker]()
+        self.all = list[Speaker]()
+        for other in sorted(others, key=lambda one: one.name):
+            if other.name == here.name:
+                continue
+            usable = dict[Family, NodeAddress]()
+            for family, one in other.addresses.items():
+                why = written.unfit(one.address) or ("is this node's own" if one.address in mine else "")
+                if one.address in self.at:
+                    why = f"is node {self.at[one.address].name}'s as well"
+                if why:
+                    problems[f"NodeNetwork {other.name}"] = f"status.addresses: {one.address} {why}; no session is made with it"
+                else:
+                    usable[family] = one
+            speaker = other if len(usable) == len(other.addresses) else other._replace(addresses=usable)
+            self.all.append(speaker)
+            self.at.update((one.address, speaker) for one in usable.values())
+
+
+class _Found:
+    """The sessions found so far, the first between the same addresses holds; and what is wrong."""
+
+    def __init__(self, here: Speaker, secrets: Secrets) -> None:
+        self.problems = Problems()
+        self._here, self._secrets = here, secrets
+        self._by_name = dict[str, tuple[int, Session]]()
+        self._closed = set[str]()
+
+    def add(self, far: Iterable[_Far], terms: _Terms, password: Password | None, where: str, rank: int) -> None:
+        """Add the sessions of a BGPPeer or the mesh; without the password that they need they only take their place."""
+        try:
+            secret = written.password(password, self._secrets, where)
+        except ValueError as error:
+            self.problems[terms.by] = str(error)
+            self._closed.add(terms.by)
+            secret = ""
+        for other in far:
+            one = _session(self._here, other, terms, secret)
+            before, its = self._by_name.setdefault(one.name, (rank, one))
+            if before == rank and its.by != one.by:
+                self.problems[terms.by] = f"{its.by} says what holds for {one.peer} on this node; delete one, or narrow it"
+
+    def sessions(self) -> list[Session]:
+        """Return all that can be."""
+        found = (one for _, one in self._by_name.values() if one.by not in self._closed)
+        return sorted(found, key=lambda one: (one.peer, one.port))
+
+
+def _session(here: Speaker, far: _Far, terms: _Terms, password: str) -> Session:
+    mine, local_as = here.addresses[far.address.family], terms.local_as or here.as_number
+    direct = far.address.within(mine.subnet)
+    inner = local_as == far.as_number and here.cluster_id not in ("", far.cluster_id)
+    return Session(
+        far.of,
+        far.inside,
+        far.address,
+        far.as_number,
+        local_as,
+        far.port,
+        source=mine.address if terms.bound else None,
+        direct=direct,
+        client=here.cluster_id if inner else "",
+        # In one AS the next hop is kept in any case: as in Calico, keepOriginalNextHop is about sessions between two.
+        next_hop="keep" if terms.keep and local_as != far.as_number else terms.next_hop,
+        password=password,
+        restart=terms.restart,
+        own_as=terms.own_as,
+        ttl=terms.ttl,
+        via=terms.via if terms.via and terms.via.family == far.address.family else None,
+        bfd=terms.bfd and direct and terms.ttl <= 1,
+        filters=terms.filters,
+        by=terms.by,
+    )
+
+
+def _mesh(spec: ConfigurationSpec, problems: Problems) -> _Terms:
+    restart = written.restart(spec.node_mesh_max_restart_time, "spec.nodeMeshMaxRestartTime", "BGPConfiguration", problems)
+    return _Terms("BGPConfiguration", restart, spec.node_mesh_failure_detection_mode == "BFDIfDirectlyConnected")
+
+
+def _terms(by: str, peer: Peer, far: Iterable[_Far], configured: ConfigurationSpec, problems: Problems) -> _Terms:
+    """Return what a BGPPeer asks of its sessions; raises ValueError that names the field."""
+    spec = peer.spec
+    gateway = written.peer_address(spec.reachable_by, "spec.reachableBy") if spec.reachable_by else None
+    if gateway and all(one.address.family != gateway.family for one in far):
+        raise ValueError(
+            f"spec.reachableBy: {gateway} is IPv{gateway.family}, and no peer is; write a gateway of the peer's family"
+        )
+    modes: dict[str | None, NextHop] = {"Self": "self", "Keep": "keep"}
+    return _Terms(
+        by,
+        written.restart(spec.max_restart_time, "spec.maxRestartTime", by, problems),
+        spec.failure_detection_mode == "BFDIfDirectlyConnected",
+        local_as=written.number(spec.local_as_number, "spec.localASNumber"),
+        # What listens on the node's address alone speaks from there as well.
+        bound=spec.source_address != "None" or configured.bind_mode == "NodeIP",
+        keep=spec.keep_original_next_hop,
+        next_hop=modes.get(spec.next_hop_mode, ""),
+        own_as=min(spec.num_allowed_local_as_numbers or 0, OWN_AS_MAX),
+        ttl=spec.ttl_security or 0,
+        via=gateway,
+        filters=spec.filters,
+    )
+
+
+def _peers_of(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
+    """Yield with whom this node peers because of a BGPPeer; raises ValueError that names the field."""
     spec = peer.spec
     if spec.local_workload_selector:
         return  # the operator says that this isn't done yet
-    if spec.peer_selector is not None:
-        plain = list(_selected(peer, here, others))
-    elif spec.peer_ip and _takes(peer, here):
-        plain = [_outside(peer, here, others)]
+    if spec.peer_selector:
+        yield from _selected(peer, here, nodes)
+    elif spec.peer_ip:
+        yield from _named(peer, here, nodes)
     else:
-        return
-    if not plain:
-        return
-    password = _password(spec.password, secrets, "spec.password")
-    hops = spec.ttl_security or 0
-    gateway = _address(spec.reachable_by, "spec.reachableBy") if spec.reachable_by else None
-    for one in plain:
-        yield replace(
-            one,
-            password=password,
-            source=None if spec.source_address == "None" else one.source,
-            next_hop=_next_hop(peer),
-            restart=_restart(spec.max_restart_time, "spec.maxRestartTime"),
-            own_as=spec.num_allowed_local_as_numbers or 0,
-            ttl=hops,
-            via=gateway if gateway and gateway.family == one.peer.family else None,
-            bfd=spec.failure_detection_mode == "BFDIfDirectlyConnected" and one.direct,
-            filters=spec.filters,
-        )
+        raise ValueError("spec: it names nobody to peer with; write peerIP, or peerSelector")
 
 
-def _selected(peer: Peer, here: Speaker, others: list[Speaker]) -> Iterator[Session]:
-    """Yield the sessions with nodes that a BGPPeer's peerSelector takes; and back, unless that is to be done by hand."""
+def _selected(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
+    """Yield the nodes that a BGPPeer's peerSelector takes; and back, unless that is to be done by hand."""
+    its, takes = written.selection(peer.spec.peer_selector or "", "spec.peerSelector"), _takes(peer)
+    said = written.number(peer.spec.local_as_number, "spec.localASNumber")  # for both sides
+    goes, comes = takes(here), peer.spec.reverse_peering != "Manual" and its.matches(here.labels)
+    for other in nodes.all if goes or comes else ():
+        if (goes and its.matches(other.labels)) or (comes and takes(other)):
+            yield from _sides(other, here, said)
+
+
+def _named(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
+    """Yield the peer of peerIP. Where that is this node's own address: those that peer with it, unless that is done by hand."""
     spec = peer.spec
-    its = _selector(spec.peer_selector or "", "spec.peerSelector")
-    said = _number(spec.local_as_number, "spec.localASNumber")  # for both sides
-    goes, comes = _takes(peer, here), spec.reverse_peering != "Manual" and its.matches(here.labels)
-    for other in others if goes or comes else ():
-        if (goes and its.matches(other.labels)) or (comes and _takes(peer, other)):
-            yield from _between(here, other, said or here.as_number, said or other.as_number)
-
-
-def _outside(peer: Peer, here: Speaker, others: list[Speaker]) -> Session:
-    spec = peer.spec
-    its, port = _endpoint(spec.peer_ip or "")
+    its, port = written.endpoint(spec.peer_ip or "")
+    takes, number = _takes(peer), written.number(spec.as_number, "spec.asNumber") or here.as_number
     mine = here.addresses.get(its.family)
-    if mine is None:
-        raise ValueError(f"spec.peerIP: {its}: this node has no IPv{its.family} address to speak from; give it one")
-    local_as = _number(spec.local_as_number, "spec.localASNumber") or here.as_number
-    peer_as = _number(spec.as_number, "spec.asNumber") or here.as_number
-    node = next((one for one in others if any(at.address == its for at in one.addresses.values())), None)
-    inner = peer_as == local_as and here.cluster_id not in ("", node.cluster_id if node else "")
-    return Session(
-        f"BGPPeer {peer.metadata.name}", node is not None, its, peer_as, local_as, port, mine.address,
-        direct=its.within(mine.subnet), client=here.cluster_id if inner else "",
-    )  # fmt: skip
+    if mine and mine.address == its:
+        if spec.reverse_peering != "Manual" and number == here.as_number and port in (None, here.port):
+            said = written.number(spec.local_as_number, "spec.localASNumber")
+            for other in nodes.all:
+                if takes(other):
+                    yield from (one for one in _sides(other, here, said) if one.address.family == its.family)
+    elif takes(here):
+        if mine is None:
+            raise ValueError(f"spec.peerIP: {its}: this node has no IPv{its.family} address to speak from; give it one")
+        node = nodes.at.get(its)
+        own = node.port if node and node.as_number == number else DEFAULT_PORT
+        cluster = node.cluster_id if node else ""
+        yield _Far(f"BGPPeer {peer.metadata.name}", its, number, port or own, node is not None, cluster)
 
 
-def _takes(peer: Peer, node: Speaker) -> bool:
-    """Whether a BGPPeer is about a node."""
+def _sides(other: Speaker, here: Speaker, said: int = 0) -> Iterator[_Far]:
+    """Yield a node's addresses as peers, one for each family that both have."""
+    of = f"node {other.name}"
+    for family, there in other.addresses.items():
+        if family in here.addresses:
+            yield _Far(of, there.address, said or other.as_number, other.port, True, other.cluster_id)
+
+
+def _takes(peer: Peer) -> Callable[[Speaker], bool]:
+    """Return whether a BGPPeer is about a node."""
     if peer.spec.node:
-        return peer.spec.node == node.name
-    return _selector(peer.spec.node_selector or "", "spec.nodeSelector").matches(node.labels)
-
-
-def _next_hop(peer: Peer) -> NextHop:
-    if peer.spec.keep_original_next_hop:
-        return "keep"
-    modes: dict[str | None, NextHop] = {"Self": "self", "Keep": "keep"}
-    return modes.get(peer.spec.next_hop_mode, "")
-
-
-def _endpoint(text: str) -> tuple[Address, int]:
-    """Return the address and port of 10.0.0.1, 10.0.0.1:1179, fd00::1 or [fd00::1]:1179; raises ValueError."""
-    bracketed = re.fullmatch(r"\[(.*)\]:([0-9]{1,5})", text) or re.fullmatch(r"([^:]*):([0-9]{1,5})", text)
-    plain, port = bracketed.groups() if bracketed else (text, str(DEFAULT_PORT))
-    if not 1 <= int(port) <= 65535:
-        raise ValueError(f"spec.peerIP: {text!r} has no port from 1 to 65535")
-    return _address(plain, "spec.peerIP"), int(port)
-
-
-def _address(text: str, where: str) -> Address:
-    try:
-        return address(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _number(said: AsNumber | None, where: str) -> int:
-    try:
-        return as_number(said) if said is not None else 0
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _restart(said: str | None, where: str) -> int:
-    try:
-        return seconds(said) if said else RESTART
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _selector(text: str, where: str) -> selector.Selector:
-    try:
-        return selector.parse(text)
-    except selector.SelectorError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _password(said: Password | None, secrets: Secrets, where: str) -> str:
-    """Return a password, "" for none; raises ValueError where it should be and isn't."""
-    named = said.secret_key_ref if said else None
-    if named is None:
-        return ""
-    found = secrets.get((named.name, named.key))
-    if found is None:
-        if named.optional:
-            return ""
-        raise ValueError(
-            f"{where}: Secret {named.name} has no key {named.key}, or agents may not read it; no session comes up until then:"
-            " make it beside the agents, and name it in the chart's bgp.secrets"
-        )
-    found = found.removesuffix("\n")
-    if not found.isprintable() or '"' in found or not 1 <= len(found.encode()) <= PASSWORD_MAX:
-        raise ValueError(
-            f'{where}: key {named.key} of Secret {named.name} must be 1 to {PASSWORD_MAX} printable bytes, none of them "'
-        )
-    return found
+        return lambda node: peer.spec.node == node.name
+    its = written.selection(peer.spec.node_selector or "", "spec.nodeSelector")
+    return lambda node: its.matches(node.labels)
