@@ -130,7 +130,9 @@ def live_as_an_operator(kubectl: Kubectl) -> None:
     )
     wait(
         "conditions of all",
-        lambda: kubectl.run("get", "bgpconfigurations,bgppeers,bgpfilters", "-o", "json").count("NotBuiltYet") == len(BGP),
+        lambda: (
+            kubectl.run("get", "bgpconfigurations,bgppeers,bgpfilters", "-o", "json").count('"type": "Supported"') == len(BGP)
+        ),
     )
     for reason in ("Disabled", "Allocatable", "Disabled"):
         kubectl.apply(pool("other", cidr="10.2.0.0/24", nodeSelector="has(none)", disabled=reason == "Disabled"))

@@ -1,5 +1,8 @@
 """The operator as its own process, with the chart's rights, against a real API server; the tests play the agents."""
 
+import json
+from typing import Any
+
 from tests.cluster.deploy import wait
 from tests.cluster.kubectl import Kubectl
 from tests.controller.acting import API, Operators, active, blocks, condition, node, pool, publish, status
@@ -111,12 +114,58 @@ def test_what_is_not_built_yet_is_said(cluster: Kubectl, operators: Operators) -
     wait("a condition", lambda: condition(cluster, "pool", "Supported") == ("False", "NotBuiltYet"))
 
 
-def test_bgp_objects_are_stored_and_say_that_nothing_follows_yet(cluster: Kubectl, operators: Operators) -> None:
+# What is said of an object that nodes speak BGP by: the condition's reason, and a part of its message.
+SPOKEN: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
+    "all well": ("BGPPeer", "tor", {"peerIP": "10.0.0.1"}, "Supported", "nodes follow it"),
+    "for pods": ("BGPPeer", "pods", {"localWorkloadSelector": "all()"}, "NotBuiltYet", "localWorkloadSelector"),
+    "no peer": ("BGPPeer", "none", {}, "Invalid", "spec: it names nobody to peer with; write peerIP"),
+    "no AS": ("BGPPeer", "as", {"peerIP": "10.0.0.1", "asNumber": "70000.1"}, "Invalid", "spec.asNumber: '70000.1' is no AS"),
+    "another name": ("BGPConfiguration", "mine", {}, "Invalid", "metadata.name: no node follows 'mine'; name it default"),
+    "the default": ("BGPConfiguration", "default", {}, "Supported", "nodes follow it"),
+    "no community": (
+        "BGPConfiguration", "node.a", {"prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["x"]}]},
+        "Invalid", "spec.prefixAdvertisements",
+    ),
+    "a rule about no range": ("BGPFilter", "in", {"importV4": [{"action": "Accept", "matchOperator": "In"}]}, "Invalid", "[0]"),
+}  # fmt: skip
+
+
+def test_what_nodes_speak_bgp_by_is_judged(cluster: Kubectl, operators: Operators) -> None:
     operators()
-    cluster.apply({"apiVersion": API, "kind": "BGPPeer", "metadata": {"name": "tor"}, "spec": {"peerIP": "10.0.0.1"}})
-    said = "{.status.conditions[*].reason}"
-    wait("a condition", lambda: cluster.run("get", "bgppeer", "tor", "-o", f"jsonpath={said}") == "NotBuiltYet")
-    wait("an Event", lambda: "BGP yet" in cluster.run("get", "events", "--field-selector=involvedObject.kind=BGPPeer"))
+    objects = [(kind, name, spec) for kind, name, spec, _, _ in SPOKEN.values()]
+    cluster.apply(
+        *({"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec} for kind, name, spec in objects)
+    )
+
+    def said(row: str) -> tuple[str, str]:
+        kind, name, *_ = SPOKEN[row]
+        found = cluster.get(f"{kind.lower()}s", name).get("status", {}).get("conditions") or [{"reason": "", "message": ""}]
+        return found[0]["reason"], found[0]["message"]
+
+    wait("conditions", lambda: {row: said(row)[0] for row in SPOKEN} == {row: one[3] for row, one in SPOKEN.items()})
+    assert [row for row, one in SPOKEN.items() if one[4] not in said(row)[1]] == []
+    wait("an Event", lambda: "nobody to peer" in cluster.run("get", "events", "--field-selector=involvedObject.kind=BGPPeer"))
+
+
+def test_sessions_that_stay_down_are_told(cluster: Kubectl, operators: Operators) -> None:
+    operators()
+    cluster.apply(pool(), node("a"))
+    wait("a network", lambda: len(cluster.get("nodenetworks")["items"]) == 1)
+
+    def say(status: str, reason: str) -> None:
+        condition = {"type": "BGPSessionsUp", "status": status, "reason": reason, "message": "with node b"}
+        body = {"status": {"conditions": [condition | {"lastTransitionTime": "2026-11-30T00:00:00Z"}]}}
+        cluster.run("patch", "nodenetwork", "a", "--subresource=status", "--type=merge", "-p", json.dumps(body))
+
+    def told() -> list[tuple[str, str]]:
+        events = cluster.get("events", "-n", "default")["items"]
+        return [(one["type"], one["reason"]) for one in events if one["involvedObject"]["kind"] == "NodeNetwork"]
+
+    say("True", "BGPSessionsUp")
+    say("False", "SessionDown")
+    wait("a warning", lambda: told() == [("Warning", "SessionDown")])
+    say("True", "BGPSessionsUp")
+    wait("and that it is over", lambda: sorted(told()) == [("Normal", "BGPSessionsUp"), ("Warning", "SessionDown")])
 
 
 def test_a_default_pool_is_made_when_there_is_none(cluster: Kubectl, operators: Operators) -> None:

@@ -109,11 +109,29 @@ def test_no_packet_is_lost_while(speaking: Cluster, what: str) -> None:
         arrives(speaking, "vxlan", "vxlan", BY_BGP)
     else:
         arrives(speaking, "plain", "plain", BY_BGP)
+    if what == "mesh to reflectors":
+        hush(speaking)
     with ThreadPoolExecutor(len(PAIRS) * len(FAMILIES)) as threads:
         talking = talk(speaking, threads, AWAY + 20 if "API" in what else 30)
         DONE[what](speaking)
         assert not any(one.done() for one in talking), "they talk all the while"
         assert [one.result() for one in talking] == ["0% packet loss"] * len(talking)
+
+
+def hush(cluster: Cluster) -> None:
+    """Have nodes take nothing from the router: else its routes would be there while nodes' own are not."""
+    everything = [{"action": "Reject"}]
+    cluster.kubectl.apply(obj("BGPFilter", "nothing", importV4=everything, importV6=everything))
+    for peer in routers(cluster):
+        cluster.kubectl.apply(peer | {"spec": peer["spec"] | {"filters": ["nothing"]}})
+    wait("its routes are gone", lambda: not any("203.0.113" in one for one in bird_routes(cluster, "node-1")), 60)
+    wait("no copies are left", lambda: all(whose(cluster, node.name) == {"bird"} for node in cluster.nodes), 60)
+
+
+def whose(cluster: Cluster, node: str) -> set[str]:
+    """Return whose the routes to other nodes' blocks are: `bird`, or the agent's number."""
+    found = (one.split() for one in routes(cluster, node) if one.startswith(("10.1.", "fd00:10:1:")))
+    return {words[words.index("proto") + 1] for words in found if "via" in words}
 
 
 def reflect(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """BGPConfiguration, BGPPeer and BGPFilter, with the field names and values of Calico's `projectcalico.org/v3`.
 
-They are taken and stored; no part of Tortie speaks BGP yet, and the condition Supported says so. Lists and texts are
-bounded so that no object passes 1 MB and the rules fit the API server's cost budget.
+What follows from them is `tortie.routing`'s. Lists and texts are bounded so that no object passes 1 MB and the rules fit the
+API server's cost budget.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -50,10 +50,12 @@ class Password(Model):
     secret_key_ref: Annotated[SecretKey | None, Field(description="A key of a Secret beside the agents.")] = None
 
 
-class NotBuiltStatus(Model):
-    """What the operator says of an object that it only stores."""
+class SpokenStatus(Model):
+    """What the operator says of an object that nodes speak BGP by."""
 
-    conditions: Annotated[Conditions, Field(description="Supported=False while no part of Tortie acts on it.")] = ()
+    conditions: Annotated[
+        Conditions, Field(description="Supported=False where it can't be used, or asks for what no part of Tortie does.")
+    ] = ()
 
 
 class CidrBlock(Model):
@@ -147,7 +149,7 @@ class BGPConfiguration(Resource):
 
     kind: str = "BGPConfiguration"
     spec: Annotated[BGPConfigurationSpec, Field(description="The settings.")]
-    status: Annotated[NotBuiltStatus | None, Field(description="Written by the operator.")] = None
+    status: Annotated[SpokenStatus | None, Field(description="Written by the operator.")] = None
 
 
 _PEER_RULES = rules(
@@ -230,7 +232,7 @@ class BGPPeer(Resource):
 
     kind: str = "BGPPeer"
     spec: Annotated[BGPPeerSpec, Field(description="The peering.")]
-    status: Annotated[NotBuiltStatus | None, Field(description="Written by the operator.")] = None
+    status: Annotated[SpokenStatus | None, Field(description="Written by the operator.")] = None
 
 
 class PrefixLength(Model):
@@ -319,4 +321,4 @@ class BGPFilter(Resource):
 
     kind: str = "BGPFilter"
     spec: Annotated[BGPFilterSpec, Field(description="The rules.")]
-    status: Annotated[NotBuiltStatus | None, Field(description="Written by the operator.")] = None
+    status: Annotated[SpokenStatus | None, Field(description="Written by the operator.")] = None

@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 POOLS, RESERVATIONS, CONFIGURATIONS = IPPool.plural, IPReservation.plural, IPAMConfiguration.plural
 WRITTEN_BY_PEOPLE = {kind.plural: Resource(GROUP, VERSION, kind.plural) for kind in WRITTEN}
-# Taken and stored; no part of Tortie acts on them yet.
-NOT_BUILT = tuple(plural for plural in WRITTEN_BY_PEOPLE if plural not in (POOLS, RESERVATIONS, CONFIGURATIONS))
+# What nodes speak BGP by.
+SPOKEN = tuple(plural for plural in WRITTEN_BY_PEOPLE if plural not in (POOLS, RESERVATIONS, CONFIGURATIONS))
 # Seconds between full readings: Kopf's watches don't tell of deletions missed while they were down.
 RESYNC = 60.0
 # Seconds until a reading that failed is tried again.

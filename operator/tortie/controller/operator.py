@@ -20,9 +20,10 @@ from tortie.controller.manifests import CONFIGURATIONS, POOLS, RESERVATIONS, WRI
 from tortie.controller.policies import Known, Policies
 from tortie.controller.reporter import Reporter
 from tortie.controller.settings import Settings
+from tortie.controller.status import SESSIONS_UP
 from tortie.kube.client import ApiError, Client
 from tortie.kube.errors import Conflict, NotFound, NotLeading, TooManyRequests, Unreachable
-from tortie.kube.events import EventPoster
+from tortie.kube.events import EventPoster, Reference
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
 from tortie.kube.writer import Writer
@@ -161,12 +162,24 @@ class Operator:
         self._policies.on_pod(old, new)
 
     def _on_network(self, old: lean.Network | None, new: lean.Network | None) -> None:
+        if old is not None and new is not None:
+            self._tell_sessions(old, new)
         if new is not None:
             blocks = tuple(b.name for b in new.spec.blocks)
             self._state.put_network(new.metadata.name, blocks, frozenset(new.status.pools), frozenset(new.status.short))
         elif old is not None:
             self._state.drop_network(old.metadata.name)
         self._wake.set()
+
+    def _tell_sessions(self, old: lean.Network, new: lean.Network) -> None:
+        """Post an Event when a node's BGP sessions stay down, and when they are up again."""
+        before, now = (next((c for c in one.status.conditions if c.type == SESSIONS_UP), None) for one in (old, new))
+        if now is None or (before.status if before else "True") == now.status:
+            return
+        about = Reference(API_VERSION, "NodeNetwork", new.metadata.name, new.metadata.uid)
+        self._events.post(
+            about, "Normal" if now.status == "True" else "Warning", now.reason, f"{new.metadata.name}: {now.message}"
+        )
 
     async def _plan_forever(self) -> None:
         while True:

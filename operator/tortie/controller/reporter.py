@@ -16,7 +16,7 @@ from tortie.addressing import market, planner
 from tortie.addressing.state import State
 from tortie.api.meta import API_VERSION
 from tortie.controller import status, translate
-from tortie.controller.manifests import NOT_BUILT, POOLS, WRITTEN_BY_PEOPLE, Body, Manifests
+from tortie.controller.manifests import POOLS, SPOKEN, WRITTEN_BY_PEOPLE, Body, Manifests
 from tortie.kube.client import Client
 from tortie.kube.events import EventPoster, Reference
 
@@ -49,9 +49,9 @@ class Reporter:
             for name, body in self._manifests.of[POOLS].items():
                 self._guard(name, body)
                 self._report(POOLS, name, body, self._pool_status(name, body, refused, exhausted.get(name, ())))
-            for kind in NOT_BUILT:
+            for kind in SPOKEN:
                 for name, body in self._manifests.of[kind].items():
-                    self._report(kind, name, body, status.not_built(body["kind"]))
+                    self._report(kind, name, body, status.spoken(body))
             await asyncio.sleep(INTERVAL)
 
     def _exhausted(self, now: float) -> dict[str, list[str]]:

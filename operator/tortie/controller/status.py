@@ -1,12 +1,17 @@
-"""IPPool.status as a pure function of the planner's state."""
+"""What the operator says of objects that people wrote: pure functions of the objects and the planner's state."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from tortie.addressing.ranges import covered
 from tortie.addressing.state import Pool, State
+from tortie.api import bgp_input
+from tortie.api.bgp import BGPConfiguration, BGPPeer
 from tortie.api.ippool import COUNT_MAX
 from tortie.api.meta import MESSAGE_MAX
+from tortie.routing import review
 
 # Reasons of Allocatable. Usual: nodes get blocks.
 ALLOCATABLE = "Allocatable"
@@ -28,6 +33,13 @@ EXHAUSTED = "Exhausted"
 # Of a Node whose pods wait for an address of an exhausted pool; an Event, not a condition.
 ADDRESSES_EXHAUSTED = "AddressesExhausted"
 
+# Reason of Supported. Usual: nodes follow it. Else NotBuiltYet, or Invalid.
+SUPPORTED = "Supported"
+# A node's session has been down for a while, and that it is up again; Events about its NodeNetwork.
+SESSION_DOWN, SESSIONS_UP = "SessionDown", "BGPSessionsUp"
+
+# What of BGP objects no part of Tortie does yet.
+_NOT_SPOKEN = ("localWorkloadSelector", "localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6")
 # Nodes that a message names.
 _NAMES = 5
 _WORDS = {"Never": "", "Always": "", "CrossSubnet": "CrossSubnet"}
@@ -104,17 +116,39 @@ def waits(pool: str) -> str:
 
 def unsupported(spec: dict[str, Any]) -> list[dict[str, str]]:
     """Return a condition that names what the manifest asks and no part of Tortie does yet, or nothing."""
-    asked = ["disableBGPExport: true"] if spec.get("disableBGPExport") else []
-    asked += ["allowedUses: LoadBalancer"] if "LoadBalancer" in (spec.get("allowedUses") or ()) else []
-    if not asked:
+    if "LoadBalancer" not in (spec.get("allowedUses") or ()):
         return []
-    return [_condition("Supported", "False", "NotBuiltYet", f"taken but not done yet: {', '.join(asked)}")]
+    return [_not_built(["allowedUses: LoadBalancer"])]
 
 
-def not_built(kind: str) -> dict[str, Any]:
-    """Return the status of an object that is taken and stored, and that no part of Tortie acts on yet."""
-    message = f"this {kind} is stored as it is; Tortie doesn't speak BGP yet, so nothing follows from it"
-    return {"conditions": [_condition("Supported", "False", "NotBuiltYet", message)]}
+def spoken(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of an object that nodes speak BGP by: whether they can, and if not, why and what to do."""
+    asked = [field for field in _NOT_SPOKEN if body.get("spec", {}).get(field)]
+    wrong = _mistake(body)
+    if wrong:
+        return {"conditions": [_condition("Supported", "False", INVALID, wrong)]}
+    if asked:
+        return {"conditions": [_not_built(asked)]}
+    return {"conditions": [_condition("Supported", "True", SUPPORTED, "nodes follow it")]}
+
+
+def _mistake(body: dict[str, Any]) -> str:
+    """Return what of a BGP object can't be used, "" where all can."""
+    try:
+        match body["kind"]:
+            case BGPConfiguration.__name__:
+                mistakes = review.of_configuration(msgspec.convert(body, bgp_input.Configuration))
+            case BGPPeer.__name__:
+                mistakes = review.of_peer(msgspec.convert(body, bgp_input.Peer))
+            case _:
+                mistakes = review.of_filter(msgspec.convert(body, bgp_input.Filter))
+    except msgspec.ValidationError as error:
+        return f"it can't be read: {error}"
+    return "; ".join(mistakes)
+
+
+def _not_built(asked: list[str]) -> dict[str, str]:
+    return _condition("Supported", "False", "NotBuiltYet", f"taken but not done yet: {', '.join(asked)}")
 
 
 def invalid(message: str) -> dict[str, Any]:
