@@ -1,13 +1,7 @@
 """The node as a BGP speaker: what it says of itself, what BIRD is told, and how its sessions are.
 
-Belongs here: reading what people wrote, and when BIRD is told. Does not: what follows from it (`tortie.routing`), nor BIRD's
-process (`tortie.agent.bird`), nor the kernel's routes (`tortie.agent.reach`).
-
-A change may end sessions, here or on the other side, and their routes with them until others bring them again. So such a change
-is told to BIRD only after `NOTICE`, in which each node copies BIRD's routes to routes of its own, which stay until BIRD has
-brought its routes back and they were steady for `STEADY`: its users lose no packet. Reorderings: a node that hears of a change
-later than NOTICE loses the routes that others' sessions gave it, as it would without; one that fails before it has its copies
-is as one that was never told.
+Belongs here: reading what people wrote, and telling BIRD. Does not: what follows from it (`tortie.routing`), when BIRD may be
+told (`tortie.agent.notice`), its process (`tortie.agent.bird`), or the kernel's routes (`tortie.agent.reach`).
 """
 
 import asyncio
@@ -20,6 +14,7 @@ from tortie.addressing.ranges import Family, Range
 from tortie.agent.bird import Bird
 from tortie.agent.control import BirdError, SessionState
 from tortie.agent.forwarding import Route
+from tortie.agent.notice import Notice
 from tortie.agent.passwords import Passwords
 from tortie.api import lean
 from tortie.api.bgp_input import Configuration, Filter, Peer
@@ -34,9 +29,6 @@ from tortie.routing.peering import Objects, Problems, Speaker
 
 _log = logging.getLogger(__name__)
 
-# Seconds between what nodes hear of a change, and its effect; for which BIRD's routes are unchanged until they are trusted; and
-# after which they are in any case.
-NOTICE, STEADY, PATIENCE = 2.0, 5.0, 60.0
 # Seconds between two looks at sessions.
 LOOK = 5.0
 # Seconds for which a session isn't up until that is a problem: one that a change ended comes back in a few.
@@ -73,9 +65,7 @@ class Bgp:
         self._unsaid: dict[str, str] = {}  # NodeNetworks that can't be read
         self._problems = Problems()
         self._plan: Plan | None = None  # what BIRD was told last
-        self._ready = 0.0  # when a plan that ends sessions may be told; zero: none waits
-        self._held: float = 0.0  # when copies are given up at the latest; zero: there are none
-        self._steady_since, self._routes = 0.0, dict[Range, Route]()
+        self._notice = Notice()
         self._down: dict[str, float] = {}  # since when each session isn't up
         self.states: list[SessionState] = []
 
@@ -92,12 +82,12 @@ class Bgp:
     @property
     def holds(self) -> bool:
         """Whether the kernel should have copies of BIRD's routes."""
-        return self._held > 0
+        return self._notice.holds
 
     @property
     def changes(self) -> bool:
         """Whether something is to be told to BIRD, or waits for its routes, so that a look is due soon."""
-        return self._ready > 0 or self.holds
+        return self._notice.is_given or self._notice.holds
 
     @property
     def problems(self) -> list[str]:
@@ -150,17 +140,13 @@ class Bgp:
         plan, text, self._problems = await asyncio.to_thread(self._decide, around)
         if plan is None:
             return
-        now = time.monotonic()
-        if self._plan is None or not self._disturbs(self._plan, plan):
-            self._ready = 0.0
-        elif not self._ready:
-            self._ready = now + NOTICE
-            self._held = self._ready + PATIENCE
-            _log.info("BGP sessions change: routes stay as they are until the new ones have brought theirs")
-        if now >= self._ready:
-            self._plan, self._ready = plan, 0.0
+        now, was_given = time.monotonic(), self._notice.is_given
+        if self._notice.is_over(now, disturbs=self._plan is not None and self._disturbs(self._plan, plan)):
+            self._plan = plan
             self._bird.want(text)
-        self._settle(now, routes)
+        elif not was_given:
+            _log.info("BGP sessions change: routes stay as they are until the new ones have brought theirs")
+        self._notice.settle(now, routes, is_current=self._bird.is_current)
 
     def _decide(self, around: Around) -> tuple[Plan | None, str, Problems]:
         name, objects = around.node.metadata.name, self._objects
@@ -186,7 +172,7 @@ class Bgp:
 
     def _stop(self, around: Around) -> None:
         """Have BIRD take its routes back, and end: nodes don't speak BGP any more, and the kernel has other routes by now."""
-        self._plan, self._ready, self._held, self._problems = None, 0.0, 0.0, {}
+        self._plan, self._notice, self._problems = None, Notice(), {}
         if self._bird.is_wanted:
             name = around.node.metadata.name
             text, _ = bird.render(Plan(name, bird.router_id(name, "")))
@@ -197,13 +183,6 @@ class Bgp:
         there = {one.name: one for one in new.sessions}
         nodes = {f"node {name}" for name in self._speakers}
         return any(there.get(one.name) != one and (one.of in nodes or not one.inside) for one in old.sessions)
-
-    def _settle(self, now: float, routes: Mapping[Range, Route]) -> None:
-        """Give up the copies once BIRD's own routes are back and steady."""
-        if routes != self._routes or not self._bird.is_current or self._ready:
-            self._routes, self._steady_since = dict(routes), now
-        if self._held and (now - self._steady_since >= STEADY or now >= self._held):
-            self._held = 0.0
 
     def _on_passwords(self) -> None:
         self.changed()
