@@ -170,3 +170,60 @@ class Filter(Lean, frozen=True):
 
     metadata: Metadata
     spec: FilterSpec = FilterSpec()
+
+
+class ServiceSpec(Lean, frozen=True):
+    """spec of a Service, as far as its addresses are advertised."""
+
+    type: str = "ClusterIP"
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
+    external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
+    external_traffic_policy: str = "Cluster"
+    internal_traffic_policy: str = "Cluster"
+
+
+class Ingress(Lean, frozen=True):
+    """One of a Service's status.loadBalancer.ingress; without an address it is a name."""
+
+    ip: str = ""
+
+
+class LoadBalancer(Lean, frozen=True):
+    """status.loadBalancer of a Service."""
+
+    ingress: tuple[Ingress, ...] = ()
+
+
+class ServiceStatus(Lean, frozen=True):
+    """status of a Service."""
+
+    load_balancer: LoadBalancer = LoadBalancer()
+
+
+class Service(Lean, frozen=True):
+    """A Service."""
+
+    metadata: Metadata
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+
+class EndpointConditions(Lean, frozen=True):
+    """conditions of an endpoint; None: not known, which counts as ready (Kubernetes' meaning)."""
+
+    ready: bool | None = None
+
+
+class Endpoint(Lean, frozen=True):
+    """One endpoint of a slice."""
+
+    node_name: str | None = None
+    conditions: EndpointConditions = EndpointConditions()
+
+
+class EndpointSlice(Lean, frozen=True):
+    """An EndpointSlice; the label kubernetes.io/service-name of it names the Service."""
+
+    metadata: Metadata
+    address_type: str = "IPv4"
+    endpoints: tuple[Endpoint, ...] | None = ()
