@@ -157,6 +157,9 @@ def speaker_of(network: lean.Network) -> Speaker | None:
     if said is None:
         return None
     node, parts = node_of(network), (one.partition("=") for one in said.labels)
+    for one in node.addresses.values():
+        if why := written.unfit(one.address):
+            raise ValueError(f"status.addresses: {one.address} {why}; no session is made with it")
     labels = {key: value for key, _, value in parts}
     return Speaker(node.name, node.addresses, said.as_number, said.port, said.cluster_id or "", labels)
 
@@ -185,7 +188,7 @@ def _rank(peer: Peer) -> tuple[int, str]:
 
 
 class _Far(NamedTuple):
-    """The other side of a session, as in `Session`."""
+    """The other side of a session, as in `Session`; `local_as` 0: the node's own."""
 
     of: str
     address: Address
@@ -193,15 +196,15 @@ class _Far(NamedTuple):
     port: int
     inside: bool
     cluster_id: str = ""
+    local_as: int = 0
 
 
 class _Terms(NamedTuple):
-    """What a BGPPeer, or the mesh, asks of its sessions: as in `Session`; `local_as` 0: the node's own."""
+    """What a BGPPeer, or the mesh, asks of its sessions: as in `Session`."""
 
     by: str
     restart: int
     bfd: bool
-    local_as: int = 0
     bound: bool = True
     keep: bool = False
     next_hop: NextHop = ""
@@ -212,28 +215,23 @@ class _Terms(NamedTuple):
 
 
 class _Nodes:
-    """The other nodes, by name and by address, as far as an address can be a peer's."""
+    """The other nodes, by name and by address."""
 
     def __init__(self, here: Speaker, others: Iterable[Speaker], problems: Problems) -> None:
-        """Leave out what no BIRD takes, or would be taken twice: one node's word must not end others' sessions."""
-        mine = {one.address for one in here.addresses.values()}
-        self.at = dict[Address, Speaker]()
+        """Leave out addresses that would be taken twice: one node's word must not end others' sessions."""
+        self.at = {one.address: here for one in here.addresses.values()}
         self.all = list[Speaker]()
         for other in sorted(others, key=lambda one: one.name):
             if other.name == here.name:
                 continue
-            usable = dict[Family, NodeAddress]()
-            for family, one in other.addresses.items():
-                why = written.unfit(one.address) or ("is this node's own" if one.address in mine else "")
-                if one.address in self.at:
-                    why = f"is node {self.at[one.address].name}'s as well"
-                if why:
-                    problems[f"NodeNetwork {other.name}"] = f"status.addresses: {one.address} {why}; no session is made with it"
-                else:
-                    usable[family] = one
-            speaker = other if len(usable) == len(other.addresses) else other._replace(addresses=usable)
-            self.all.append(speaker)
-            self.at.update((one.address, speaker) for one in usable.values())
+            said = other.addresses
+            for one in said.values():
+                if self.at.setdefault(one.address, other) is not other:
+                    its = self.at[one.address].name
+                    where = f"NodeNetwork {other.name}"
+                    problems[where] = f"status.addresses: {one.address} is node {its}'s as well; no session is made with it"
+                    said = {family: at for family, at in said.items() if at != one}
+            self.all.append(other if said is other.addresses else other._replace(addresses=said))
 
 
 class _Found:
@@ -266,7 +264,7 @@ class _Found:
 
 
 def _session(here: Speaker, far: _Far, terms: _Terms, password: str) -> Session:
-    mine, local_as = here.addresses[far.address.family], terms.local_as or here.as_number
+    mine, local_as = here.addresses[far.address.family], far.local_as or here.as_number
     direct = far.address.within(mine.subnet)
     inner = local_as == far.as_number and here.cluster_id not in ("", far.cluster_id)
     return Session(
@@ -301,16 +299,13 @@ def _terms(by: str, peer: Peer, far: Iterable[_Far], configured: ConfigurationSp
     """Return what a BGPPeer asks of its sessions; raises ValueError that names the field."""
     spec = peer.spec
     gateway = written.peer_address(spec.reachable_by, "spec.reachableBy") if spec.reachable_by else None
-    if gateway and all(one.address.family != gateway.family for one in far):
-        raise ValueError(
-            f"spec.reachableBy: {gateway} is IPv{gateway.family}, and no peer is; write a gateway of the peer's family"
-        )
+    if gateway and not spec.peer_selector and all(one.address.family != gateway.family for one in far):
+        raise ValueError(f"spec.reachableBy: {gateway} isn't of the peer's family; write a gateway that is")
     modes: dict[str | None, NextHop] = {"Self": "self", "Keep": "keep"}
     return _Terms(
         by,
         written.restart(spec.max_restart_time, "spec.maxRestartTime", by, problems),
         spec.failure_detection_mode == "BFDIfDirectlyConnected",
-        local_as=written.number(spec.local_as_number, "spec.localASNumber"),
         # What listens on the node's address alone speaks from there as well.
         bound=spec.source_address != "None" or configured.bind_mode == "NodeIP",
         keep=spec.keep_original_next_hop,
@@ -342,18 +337,18 @@ def _selected(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
     goes, comes = takes(here), peer.spec.reverse_peering != "Manual" and its.matches(here.labels)
     for other in nodes.all if goes or comes else ():
         if (goes and its.matches(other.labels)) or (comes and takes(other)):
-            yield from _sides(other, here, said)
+            yield from _sides(other, here, said, said)
 
 
 def _named(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
     """Yield the peer of peerIP. Where that is this node's own address: those that peer with it, unless that is done by hand."""
     spec = peer.spec
     its, port = written.endpoint(spec.peer_ip or "")
-    takes, number = _takes(peer), written.number(spec.as_number, "spec.asNumber") or here.as_number
+    takes, number = _takes(peer), written.number(spec.as_number, "spec.asNumber")
+    said = written.number(spec.local_as_number, "spec.localASNumber")
     mine = here.addresses.get(its.family)
     if mine and mine.address == its:
-        if spec.reverse_peering != "Manual" and number == here.as_number and port in (None, here.port):
-            said = written.number(spec.local_as_number, "spec.localASNumber")
+        if spec.reverse_peering != "Manual" and number in (0, here.as_number) and port in (None, here.port):
             for other in nodes.all:
                 if takes(other):
                     yield from (one for one in _sides(other, here, said) if one.address.family == its.family)
@@ -361,17 +356,18 @@ def _named(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
         if mine is None:
             raise ValueError(f"spec.peerIP: {its}: this node has no IPv{its.family} address to speak from; give it one")
         node = nodes.at.get(its)
+        number = number or (node or here).as_number
         own = node.port if node and node.as_number == number else DEFAULT_PORT
         cluster = node.cluster_id if node else ""
-        yield _Far(f"BGPPeer {peer.metadata.name}", its, number, port or own, node is not None, cluster)
+        yield _Far(f"BGPPeer {peer.metadata.name}", its, number, port or own, node is not None, cluster, said)
 
 
-def _sides(other: Speaker, here: Speaker, said: int = 0) -> Iterator[_Far]:
-    """Yield a node's addresses as peers, one for each family that both have."""
+def _sides(other: Speaker, here: Speaker, its_as: int = 0, own_as: int = 0) -> Iterator[_Far]:
+    """Yield a node's addresses as peers, one for each family that both have; `its_as` and `own_as` instead of AS numbers."""
     of = f"node {other.name}"
     for family, there in other.addresses.items():
         if family in here.addresses:
-            yield _Far(of, there.address, said or other.as_number, other.port, True, other.cluster_id)
+            yield _Far(of, there.address, its_as or other.as_number, other.port, True, other.cluster_id, own_as)
 
 
 def _takes(peer: Peer) -> Callable[[Speaker], bool]:
