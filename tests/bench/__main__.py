@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, scale, vxlan
+from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, routing, scale, vxlan
 from tortie.addressing import ranges, selector
 from tortie.addressing.planner import Delays, Timers, plan
 from tortie.addressing.state import Node, Pool, State
@@ -144,6 +144,16 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
     ),
     ({"vxlan_program_5000": "s", "vxlan_one_node_more": "ms"}, vxlan.program),
     ({"vxlan_over_handmade": "ratio"}, vxlan.over_handmade),
+    (
+        {
+            "bgp_render_5000": "s",
+            "bgp_render_5000_client": "s",
+            "bgp_render_5000_reflector": "s",
+            "bgp_speakers_5000": "s",
+        },
+        routing.rendered,
+    ),
+    ({"bgp_services_5000": "ms", "bgp_slice": "us"}, routing.services),
 ]
 
 
