@@ -98,6 +98,42 @@ def test_what_a_filter_says(speaking: Cluster) -> None:
     wait("the default route is taken when it is asked for, and the world isn't", follows, 60)
 
 
+def test_services_are_told_where_they_are_served(speaking: Cluster, router: frr.Router) -> None:
+    kubectl = speaking.kubectl
+    ports = {"ports": [{"port": 80}]}
+    kubectl.apply(
+        configuration(
+            serviceClusterIPs=[{"cidr": "10.96.0.0/16"}, {"cidr": "fd00:10:96::/112"}],
+            serviceExternalIPs=[{"cidr": "192.0.2.0/24"}],
+        ),
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "local", "namespace": "default"},
+            "spec": {"selector": {"app": "none"}, "externalIPs": ["192.0.2.7"], "externalTrafficPolicy": "Local",
+                     "type": "NodePort", **ports},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "local-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "local"}},
+            "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": "node-2", "conditions": {"ready": True}}], **ports,
+        },
+    )  # fmt: skip
+    node, every = speaking.nodes[1].place.address4, sorted(node.place.address4 for node in speaking.nodes)
+    ranges = {"10.96.0.0/16": every, "192.0.2.0/24": every, "192.0.2.7/32": [node]}
+
+    def told() -> bool:
+        routes = router.routes(4)
+        return {one: sorted(routes.get(one, ())) for one in ranges} == ranges
+
+    try:
+        wait("the ranges by all nodes, the address by the one that serves it", told, 60)
+        wait("of both families", lambda: "fd00:10:96::/112" in router.routes(6))
+        assert not any("10.96." in one for one in bird_routes(speaking, "node-1")), "no node needs another for them"
+        kubectl.run("delete", "endpointslice", "local-1")
+        wait("the address by nobody", lambda: "192.0.2.7/32" not in router.routes(4), 60)
+    finally:
+        kubectl.run("delete", "service", "local")
+
+
 WHILE = ["mesh to reflectors", "VXLAN to BGP", "BGP to VXLAN", "agents start anew", "BIRD is killed", "the API server is away"]
 
 

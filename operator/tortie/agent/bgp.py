@@ -16,13 +16,14 @@ from tortie.agent.control import BirdError, SessionState
 from tortie.agent.forwarding import Route
 from tortie.agent.notice import Notice
 from tortie.agent.passwords import Passwords
+from tortie.agent.services import ServiceWatch
 from tortie.api import lean
 from tortie.api.bgp_input import Configuration, Filter, Peer
 from tortie.api.meta import GROUP, VERSION
 from tortie.kube.client import Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
-from tortie.routing import bird, peering
+from tortie.routing import bird, peering, services
 from tortie.routing.bird import Advertised, Plan
 from tortie.routing.carriage import NodeAddress
 from tortie.routing.peering import Objects, Problems, Speaker
@@ -52,10 +53,10 @@ class Around(NamedTuple):
 class Bgp:
     """Follows the objects, and tells BIRD. `changed` is called when the node's ways may be others."""
 
-    def __init__(self, client: Client, bird: Bird, passwords: Passwords) -> None:
-        self._bird, self._passwords = bird, passwords
+    def __init__(self, client: Client, bird: Bird, passwords: Passwords, services: ServiceWatch) -> None:
+        self._bird, self._passwords, self._services = bird, passwords, services
         self.changed: Callable[[], None] = lambda: None
-        passwords.changed = self._on_passwords
+        passwords.changed = services.changed = self._wake
         self._streams: dict[str, Stream[Any]] = {
             kind: Stream(client, Resource(GROUP, VERSION, kind).path(), read, self._on_object)
             for kind, read in (("bgpconfigurations", Configuration), ("bgppeers", Peer), ("bgpfilters", Filter))
@@ -103,6 +104,7 @@ class Bgp:
                 tasks.create_task(stream.run())
             tasks.create_task(self._bird.run())
             tasks.create_task(self._passwords.run())
+            tasks.create_task(self._services.run())
             tasks.create_task(self._look())
 
     def put(self, name: str, network: lean.Network | None) -> None:
@@ -135,8 +137,9 @@ class Bgp:
         if not self._objects.speak:
             self._stop(around)
             return
-        if not self._passwords.want(_named(self._objects)):
-            return  # a session without its password would end the one that is there
+        spec = peering.configuration(self._objects, around.node.metadata.name)
+        if not self._passwords.want(_named(self._objects)) or not self._services.follow(spec):
+            return  # what isn't known yet would be taken from BIRD
         plan, text, self._problems = await asyncio.to_thread(self._decide, around)
         if plan is None:
             return
@@ -156,19 +159,22 @@ class Bgp:
         labels = around.node.metadata.labels
         here = Speaker(name, around.addresses, said.as_number, said.port, said.cluster_id or "", labels)
         found, problems = peering.sessions(objects, here, list(self._speakers.values()), self._passwords.known)
-        own = around.addresses.get(4)
+        own, spec = around.addresses.get(4), peering.configuration(objects, name)
+        served, unserved = self._services.said(spec, labels)
         plan = Plan(
             node=name,
             router_id=bird.router_id(name, str(own.address) if own else ""),
-            spec=peering.configuration(objects, name),
+            spec=spec,
             reflects=bool(said.cluster_id),
             blocks=around.own,
+            services=tuple(sorted(served)),
+            service_ranges=services.ranges(spec),
             pools=around.pools,
             sessions=tuple(found),
             filters=objects.filters,
         )
         text, wrong = bird.render(plan)
-        return plan, text, problems | wrong | {f"NodeNetwork {other}": why for other, why in self._unsaid.items()}
+        return plan, text, problems | unserved | wrong | {f"NodeNetwork {other}": why for other, why in self._unsaid.items()}
 
     def _stop(self, around: Around) -> None:
         """Have BIRD take its routes back, and end: nodes don't speak BGP any more, and the kernel has other routes by now."""
@@ -184,7 +190,7 @@ class Bgp:
         nodes = {f"node {name}" for name in self._speakers}
         return any(there.get(one.name) != one and (one.of in nodes or not one.inside) for one in old.sessions)
 
-    def _on_passwords(self) -> None:
+    def _wake(self) -> None:
         self.changed()
 
     def _on_object(self, _old: object, _new: object) -> None:

@@ -37,6 +37,7 @@ from tortie.agent.passwords import Passwords
 from tortie.agent.policies import PolicyWatch
 from tortie.agent.publisher import Publisher
 from tortie.agent.service import Service, Surroundings
+from tortie.agent.services import ServiceWatch
 from tortie.agent.settings import Settings
 from tortie.agent.start import reconcile
 from tortie.agent.tunnels import Source, Tunnels, is_tunnel
@@ -229,7 +230,8 @@ class Agent:
         vxlan = Vxlan(settings.vxlan_vni, settings.vxlan_port)
         tunnels = Tunnels(ledger, _strip, lambda: self.blocks.are_known)
         bird = Bird(settings.bird, lambda: bool(forwarding.of_bird()))
-        self.bgp = Bgp(client, bird, Passwords(client, settings.daemonset.partition("/")[0]))
+        passwords = Passwords(client, settings.daemonset.partition("/")[0])
+        self.bgp = Bgp(client, bird, passwords, ServiceWatch(client, settings.node))
         self.node = NodeWatch(client, settings.node, facts, tunnels, vxlan, bgp=self.bgp)
         self.bgp.changed = self.node.wake
         self.node.detected = self._leave_room

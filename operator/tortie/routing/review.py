@@ -7,7 +7,7 @@ peer's family, isn't judged here.
 from collections.abc import Callable
 
 from tortie.api.bgp_input import Configuration, Filter, Peer
-from tortie.routing import filters, written
+from tortie.routing import filters, services, written
 from tortie.routing.bird import Plan, render
 
 
@@ -21,7 +21,8 @@ def of_configuration(one: Configuration) -> list[str]:
         lambda: written.number(spec.as_number, "spec.asNumber"),
         lambda: _restart(spec.node_mesh_max_restart_time, "spec.nodeMeshMaxRestartTime"),
     )
-    return found + list(render(Plan("node", "192.0.2.1", spec))[1].values())
+    problems = services.advertised(spec, (), services.Endpoints(""), {})[1] | render(Plan("node", "192.0.2.1", spec))[1]
+    return found + list(problems.values())
 
 
 def of_peer(one: Peer) -> list[str]:
