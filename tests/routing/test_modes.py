@@ -3,14 +3,17 @@
 What is on the wire is counted where the nodes' links meet: packets that are encapsulated, and pods' packets as they are.
 """
 
+import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.deploy import NAMESPACE, rolled_out, wait
-from tests.routing.traffic import FAMILIES, PAIRS, agents, arrives, ask, talk, travels
+from tests.routing.traffic import FAMILIES, PAIRS, agents, arrives, ask, lost, pods, talk, travels
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -55,7 +58,7 @@ def test_no_packet_is_lost_while_the_mode_changes(four: Cluster, row: str) -> No
         ask(four.kubectl, after)
         wait("packets travel otherwise", lambda: travels(four, after), 60)
         assert not any(one.done() for one in talking), "they talk all the while"
-        assert [one.result() for one in talking] == ["0% packet loss"] * len(talking)
+        assert lost(talking) == {}
 
 
 def test_no_packet_is_lost_while_agents_start_anew(four: Cluster) -> None:
@@ -66,4 +69,39 @@ def test_no_packet_is_lost_while_agents_start_anew(four: Cluster) -> None:
         old = agents(four.kubectl)
         four.kubectl.run("delete", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--wait=false")
         wait("others are there", lambda: rolled_out(four.kubectl, 4) and not old & agents(four.kubectl), 120)
-        assert [one.result() for one in talking] == ["0% packet loss"] * len(talking)
+        assert lost(talking) == {}
+
+
+WORLD = {4: "203.0.113.9", 6: "2001:db8:9::9"}
+
+
+@pytest.fixture
+def world(four: Cluster) -> Iterator[None]:
+    """Two addresses behind the router, which knows no way back to pods: they answer only what comes from a node."""
+    enter = four.network.hub.enter
+    for one in WORLD.values():
+        subprocess.run([*enter, "ip", "addr", "add", one, "dev", "lo"], check=True)
+    yield
+    for one in WORLD.values():
+        prefix = 128 if ":" in one else 32
+        subprocess.run([*enter, "ip", "addr", "del", f"{one}/{prefix}", "dev", "lo"], check=True)
+    ask(four.kubectl, {"natOutgoing": False})
+
+
+@pytest.mark.usefixtures("world")
+def test_what_leaves_the_pools_has_the_node_s_address_where_they_ask_for_it(four: Cluster) -> None:
+    ask(four.kubectl, {"vxlanMode": "CrossSubnet", "natOutgoing": True})
+    wait("the world answers all pods", lambda: answered(four) == set(product(pods(four.kubectl), FAMILIES)), 60)
+    arrives(four, "plain", "vxlan")  # counted by the pods' own addresses, so what stays inside keeps them
+    ask(four.kubectl, {"natOutgoing": False})
+    wait("the world answers none", lambda: answered(four) == set(), 60)
+
+
+def answered(cluster: Cluster) -> set[tuple[str, int]]:
+    """Return which pods the world answers, and in which family."""
+    found = set()
+    for pod, family in product(pods(cluster.kubectl), FAMILIES):
+        ping = f"ping -{family} -c 1 -W 1 {WORLD[family]} >/dev/null && echo answered || true"
+        if "answered" in cluster.kubectl.run("exec", pod, "--", "sh", "-c", ping):
+            found.add((pod, family))
+    return found

@@ -1,8 +1,9 @@
 """How packets travel between the pods of a cluster of two subnets: asked for, watched on the wire, and talking meanwhile."""
 
 import json
+import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
@@ -92,18 +93,25 @@ done
 """
 
 
-def talk(cluster: Cluster, threads: ThreadPoolExecutor, seconds: int = 30) -> list[Future[str]]:
-    """Let pods of both subnets ping each other every 10 ms for so long; return what becomes of it."""
+def talk(cluster: Cluster, threads: ThreadPoolExecutor, seconds: int = 30) -> list[Future[tuple[str, int]]]:
+    """Let pods of both subnets ping each other every 10 ms for so long; return between whom how many are lost."""
     addresses = pods(cluster.kubectl)
 
-    def ping(source: str, target: str, family: int) -> str:
+    def ping(source: str, target: str, family: int) -> tuple[str, int]:
         node = next(one for one in cluster.nodes if one.name == source)
         here, there = (addresses[f"pod-on-{name}"][family] for name in (source, target))
         script = TALK.format(source=here, target=there, times=seconds * 100)
         said = subprocess.run([*node.enter, "sh", "-c", script], capture_output=True, text=True, check=False)
-        return said.stdout.splitlines()[-2].rpartition(", ")[2] if "packet loss" in said.stdout else said.stdout + said.stderr
+        # Its percentage is rounded down.
+        sent, received = re.search(r"(\d+) packets transmitted, (\d+) packets received", said.stdout).groups()  # type: ignore[union-attr]
+        return f"{source} to {target}, IPv{family}", int(sent) - int(received)
 
     return [threads.submit(ping, *pair, family) for pair, family in product(PAIRS, FAMILIES)]
+
+
+def lost(talking: Iterable[Future[tuple[str, int]]]) -> dict[str, int]:
+    """Return between whom packets are lost, and how many."""
+    return {who: count for who, count in (one.result() for one in talking) if count}
 
 
 def travels(cluster: Cluster, spec: dict[str, Any]) -> bool:
