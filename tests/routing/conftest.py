@@ -13,7 +13,7 @@ from tests.cluster.deploy import rolled_out, wait
 def four() -> Iterator[Cluster]:
     """Nodes 1 and 2 in one subnet, 3 and 4 in another, a pod on each."""
     with Cluster(4, subnets=2) as cluster:
-        cluster.install()
+        cluster.install("bgp.secrets={passwords}")
         wait("pods can be made", lambda: bool(cluster.kubectl.get("serviceaccounts")["items"]))
         wait("it is rolled out", lambda: rolled_out(cluster.kubectl, 4), 120)
         cluster.kubectl.apply(*(pod(node.name) for node in cluster.nodes))

@@ -151,6 +151,27 @@ def test_services_are_told_where_they_are_served(speaking: Cluster, router: frr.
         kubectl.run("delete", "service", "local")
 
 
+def test_the_mesh_has_a_password(speaking: Cluster) -> None:
+    kubectl, named = speaking.kubectl, {"secretKeyRef": {"name": "passwords", "key": "mesh"}}
+    kubectl.apply(configuration(nodeMeshPassword=named))
+
+    def said() -> str:
+        conditions = kubectl.get("nodenetwork", "node-1")["status"]["conditions"]
+        return next(str(one["message"]) for one in conditions if one["type"] == "BGPSessionsUp")
+
+    wait("what is missing is said", lambda: "Secret passwords has no key mesh" in said(), 60)
+    others = {f"BGPPeer {peer['metadata']['name']}" for peer in routers(speaking)}
+    wait("no node peers without it", lambda: {one["of"] for one in sessions(speaking)} == others, 60)
+    meta = {"name": "passwords", "namespace": NAMESPACE}
+    kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"mesh": "s3cret"}})
+    try:
+        wait("sessions are up with it", lambda: all_up(speaking, 32), 90)
+        assert 'password "s3cret"' in in_agent(speaking, "node-1", "cat", "/run/tortie/bird/bird.conf")
+        wait("all is well", lambda: said() == "all BGP sessions are up", 60)
+    finally:
+        kubectl.run("delete", "secret", "-n", NAMESPACE, "passwords")
+
+
 WHILE = ["mesh to reflectors", "VXLAN to BGP", "BGP to VXLAN", "agents start anew", "BIRD is killed", "the API server is away"]
 
 

@@ -19,8 +19,8 @@ from tortie.routing.peering import Secrets
 _log = logging.getLogger(__name__)
 
 SECRETS = Resource("", "v1", "secrets", namespaced=True)
-# Seconds between two readings.
-REREAD = 60.0
+# Seconds between two readings; of one that isn't there somebody is about to make.
+REREAD, MISSING = 60.0, 5.0
 
 
 class Passwords:
@@ -46,8 +46,9 @@ class Passwords:
         while True:
             self._wake.clear()
             await self._read_all()
+            is_there = all(self._read.get(name) for name in self._wanted)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), REREAD)
+                await asyncio.wait_for(self._wake.wait(), REREAD if is_there else MISSING)
 
     async def _read_all(self) -> None:
         found = dict[str, dict[str, str]]()
