@@ -3,11 +3,13 @@
 import asyncio
 import errno
 import json
-import os
+import re
 import socket
-import threading
+import subprocess
+import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -15,12 +17,12 @@ from typing import Any
 import pytest
 
 from tests.agent.namespaces import needs_root, run
-from tests.agent.packets import Probe, inside
+from tests.agent.packets import inside
 from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
-from tortie.agent.firewall import Firewall, Kernel, remove_table
+from tortie.agent.firewall import Firewall, Kernel, NotEnforced, remove_table
 from tortie.agent.gate import Gate
 from tortie.agent.table import TABLE
 from tortie.api.compiled import (
@@ -274,57 +276,203 @@ STRANGE = {
 def test_whatever_the_table_has_it_is_replaced(three: Three, row: str) -> None:
     node = three.net.nodes[0]
     three.enforce(only_from("s", "ranges"), {"a": ("r",)}, s=C[:1], ranges=("192.0.2.0/24", "2001:db8::/32"))
-    listed = ["nft", "-j", "list", "table", "inet", "tortie"]
-    before = names_in(json.loads(run(listed, node.namespace)))
+    before = names_in(node.namespace)
     run(["nft", "; ".join(("flush table inet tortie", *STRANGE[row]))], node.namespace)
     handles = run(HOOKS, node.namespace)
     node.firewall.mend()
     if "base chain" not in row and "of another kind" not in row:
         assert run(HOOKS, node.namespace) == handles, "it was refilled, and not made anew"
-    assert names_in(json.loads(run(listed, node.namespace))) == before
+    assert names_in(node.namespace) == before
     assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
 
 
-def names_in(table: dict[str, Any]) -> dict[str, list[str]]:
-    """Return what a table has, by kind."""
+def names_in(namespace: str) -> dict[str, list[str]]:
+    """Return what the table has, by kind; sets and maps without their edition."""
     found: dict[str, list[str]] = {}
-    for entry in table["nftables"]:
+    for entry in json.loads(run(["nft", "-j", "list", "table", "inet", "tortie"], namespace))["nftables"]:
         for kind, one in entry.items():
-            found.setdefault(kind, []).append(one.get("name", ""))
+            found.setdefault(kind, []).append(re.sub(r"\.\d+$", "", one.get("name", "")))
     return {kind: sorted(names) for kind, names in found.items() if kind != "metainfo"}
 
 
+FLOOD = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    sender.sendto(b"x", (sys.argv[1], 9))
+"""
+# What counts them: where they come to the first node, before its rules, and where they come to pod a.
+COUNTING = """
+add table inet count
+add chain inet count c {{ type filter hook prerouting priority -400; }}
+add counter inet count from-b; add rule inet count c udp dport 9 ip saddr {b} counter name "from-b"
+add counter inet count from-c; add rule inet count c udp dport 9 ip saddr {c} counter name "from-c"
+"""
+
+
+class Flood:
+    """Packets that b and c send to a without pause, each the first of a connection as long as nobody answers."""
+
+    def __init__(self, three: Three) -> None:
+        self._where = three.net.nodes[0].namespace, three.places[A[0]].namespace
+
+    @property
+    def counted(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many came to the node from b and from c, and how many to a."""
+        before, after = map(self._of, self._where)
+        return before, after
+
+    def _of(self, namespace: str) -> dict[str, int]:
+        listed = json.loads(run(["nft", "-j", "list", "counters", "table", "inet", "count"], namespace))["nftables"]
+        counted = {entry["counter"]["name"]: entry["counter"]["packets"] for entry in listed if "counter" in entry}
+        return {name: counted[by] for name, by in (("b", "from-b"), ("c", "from-c"))}
+
+
+@contextmanager
+def flood(three: Three) -> Iterator[Flood]:
+    """Let them come; afterwards all have arrived, or never will."""
+    made = Flood(three)
+    for one in made._where:
+        run(["nft", COUNTING.format(b=B[0], c=C[0])], one)
+    with ExitStack() as stack:
+        for source in (B[0], C[0]):
+            enter = ["nsenter", f"--net={three.places[source].namespace}", sys.executable, "-c", FLOOD, A[0]]
+            sender = subprocess.Popen(enter)
+            stack.callback(sender.wait)
+            stack.callback(sender.kill)
+        yield made
+    three.net.settle()
+
+
+DENIES = RuleSetSpec("Admin", rules=(Rule("Ingress", "Deny", ("d",)),))
+
+
 def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
-    """The base chains stay: no packet is asked by one as it was and by another as it is."""
+    """By its rules as they were, or as they are: none is lost, and none passes that a set denies. The base chains stay."""
     node = three.net.nodes[0]
-    any_port = RuleSetSpec("Namespace", isolates=("Ingress",), rules=(Rule("Ingress", "Accept", ("s",)),))
-    three.enforce({"r": any_port}, {"a": ("r",)}, s=C[:1])
-    before = run(HOOKS, node.namespace)
-    assert before.count("hook") == 5
-    sources = B[0], C[0]
-    probes = [(three.places[one], Probe(one, A[0], "UDP", 1000 + n)) for n in range(100) for one in sources]
-    stop = threading.Event()
-
-    times, rounds, arrived = [0], 0, Counter[str]()
-
-    def replace() -> None:
-        while not stop.is_set():
+    three.enforce({"r": DENIES}, {"a": ("r",)}, d=B[:1])
+    with flood(three) as packets:
+        before = run(HOOKS, node.namespace)
+        assert before.count("hook") == 5 + 1  # what counts has one of its own
+        for _ in range(100):
             node.firewall.program()
-            times[0] += 1
+        assert run(HOOKS, node.namespace) == before
+    came, arrived = packets.counted
+    assert min(came.values()) > 1000
+    assert arrived == {"b": 0, "c": came["c"]}
 
-    with ThreadPoolExecutor(1) as threads:
-        replacing = threads.submit(replace)
-        try:
-            while not replacing.done() and (times[0] < 20 or rounds < 20):
-                arrived.update(probe.source for probe, places in three.net.exchange(probes).items() if places)
-                rounds += 1
-        finally:
-            stop.set()
-    replacing.result()
-    assert run(HOOKS, node.namespace) == before
-    assert arrived[B[0]] == 0
-    # A packet that is being asked in the very moment may look into a map that is emptied, on each of the machine's CPUs.
-    assert 100 * rounds - arrived[C[0]] <= times[0] * (os.cpu_count() or 1)
+
+class Killed(BaseException):
+    """The agent's end."""
+
+
+def between(monkeypatch: pytest.MonkeyPatch, three: Three, then: Callable[[], object]) -> None:
+    """Let something happen once, between a replacement's two transactions."""
+    tables = three.net.nodes[0].kernel.tables
+    real = tables.outwait
+
+    def outwait() -> None:
+        monkeypatch.setattr(tables, "outwait", real)
+        then()
+        real()
+
+    monkeypatch.setattr(tables, "outwait", outwait)
+
+
+def die() -> None:
+    raise Killed
+
+
+def elements_of(three: Three) -> dict[str, Any]:
+    """Return the sets and maps of the first node's table with what they have, by name."""
+    listed = json.loads(run(["nft", "-j", "list", "table", "inet", "tortie"], three.net.nodes[0].namespace))["nftables"]
+    made = [one for entry in listed for kind, one in entry.items() if kind in ("set", "map")]
+    return {one["name"]: sorted(map(str, one.get("elem", ()))) for one in made}
+
+
+def rules_of(three: Three) -> dict[str, list[str]]:
+    """Return the rules of each chain of the first node's table."""
+    listed = json.loads(run(["nft", "-j", "list", "table", "inet", "tortie"], three.net.nodes[0].namespace))["nftables"]
+    made: dict[str, list[str]] = {entry["chain"]["name"]: [] for entry in listed if "chain" in entry}
+    for entry in listed:
+        if "rule" in entry:
+            made[entry["rule"]["chain"]].append(str(entry["rule"]["expr"]))
+    return made
+
+
+def test_what_packets_look_into_stays_until_none_is_asked_by_it(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old sets and maps with all that they have, and chains that only these lead to."""
+    node = three.net.nodes[0]
+    three.enforce(only_from("s", "ranges"), {"a": ("r",)}, s=C[:1], ranges=("192.0.2.0/24", "2001:db8::/32"))
+    run(["nft", "add chain inet tortie others; add rule inet tortie others ip saddr @local4 drop"], node.namespace)
+    before, rules_before = elements_of(three), rules_of(three)
+    seen = list[dict[str, Any]]()
+    between(monkeypatch, three, lambda: seen.extend((elements_of(three), rules_of(three))))
+    node.firewall.program()
+    elements, chains = seen
+    assert {name: elements.get(name) for name in before} == before
+    assert chains["others"] == rules_before["others"]
+    assert set(elements_of(three)) == {f"{name}.1" for name in before}
+    assert "others" not in rules_of(three)
+
+
+# How often an agent ends there.
+ENDS = {"it ends between them": 1, "so does the next one": 2}
+
+
+@pytest.mark.parametrize("times", ENDS.values(), ids=ENDS)
+def test_an_agent_that_ends_between_both_transactions(three: Three, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """What it enforced holds, the next one can write to it, and removes what was left of before."""
+    node = three.net.nodes[0]
+    three.enforce(only_from("s", "ranges"), {"a": ("r",), "b": ("r",)}, s=C[:1], ranges=("192.0.2.0/24",))
+    before, last = names_in(node.namespace), node.firewall
+    run(["nft", "add chain inet tortie others { type filter hook forward priority 5; }"], node.namespace)
+    for _ in range(times):
+        between(monkeypatch, three, die)
+        with pytest.raises(Killed):
+            last.program()
+        assert names_in(node.namespace) != before
+        assert [three.passes(one, A[0]) for one in (C[0], OUTSIDE[0])] == [True, False]
+    host = three.hosts["b"]
+    node.begin_anew()
+    node.firewall.begin(pod for pod in node.known.values() if pod.host != host)
+    last.drop(host)
+    assert not three.passes(OUTSIDE[0], B[0])
+    node.firewall.put(replace(node.known[host], is_open=True))
+    assert [three.passes(OUTSIDE[0], one) for one in (B[0], A[0])] == [True, False]
+    three.enforce(only_from("s", "ranges"), {"a": ("r",), "b": ("r",)}, s=C[:1], ranges=("192.0.2.0/24",))
+    assert names_in(node.namespace) == before
+    assert [three.passes(one, target) for target in (A[0], B[0]) for one in (C[0], OUTSIDE[0])] == [True, False] * 2
+
+
+def test_a_second_transaction_that_is_refused(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's rule names what is to be deleted: the table is made anew."""
+    node = three.net.nodes[0]
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    before = names_in(node.namespace)
+    theirs = "add chain inet tortie others; add rule inet tortie others ip saddr @local4 drop"
+    between(monkeypatch, three, lambda: run(["nft", theirs], node.namespace))
+    node.firewall.program()
+    assert names_in(node.namespace) == before
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+
+
+def test_a_second_transaction_that_fails(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first one made holds; the next change replaces it all again."""
+    node = three.net.nodes[0]
+    three.enforce(only_from("s"), {"a": ("r",)}, s=C[:1])
+    before = names_in(node.namespace)
+
+    def fail() -> None:
+        raise OSError(errno.ENOBUFS, "no memory")
+
+    between(monkeypatch, three, fail)
+    with pytest.raises(NotEnforced):
+        node.firewall.program()
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
+    three.enforce(only_from("s"), {"a": ("r",)}, s=B[:1])
+    assert names_in(node.namespace) == before
+    assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [False, True]
 
 
 # What somebody does by hand; each is said by the kernel, whatever it is.
@@ -337,9 +485,13 @@ BY_HAND = {
 }
 
 
+EDITION = re.compile(r"\b((?:peers|here|local|pools|natted)[46]|macs|to|from)\.\d+\b")
+
+
 def words(namespace: str) -> Counter[str]:
-    """Return what the ruleset is made of, in any order."""
-    return Counter(run(["nft", "-s", "list", "ruleset"], namespace).replace(",", " ").split())
+    """Return what the ruleset is made of, in any order, whichever edition of its sets it is."""
+    listed = EDITION.sub(r"\1", run(["nft", "-s", "list", "ruleset"], namespace))
+    return Counter(listed.replace(",", " ").split())
 
 
 @pytest.mark.parametrize("row", BY_HAND)

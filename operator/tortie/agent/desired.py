@@ -13,7 +13,7 @@ from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import rules
 from tortie.agent.matches import FAMILIES, family_of
 from tortie.agent.rules import Chains, Peer, Terms
-from tortie.agent.table import WAYS
+from tortie.agent.table import WAYS, Edition
 from tortie.api.compiled import RuleSetSpec
 from tortie.policy.view import Changes, Names
 
@@ -75,6 +75,7 @@ class Desired:
         users: The RuleSets that name a set.
         uses: How many endpoints have each list of RuleSets.
         pools: The pools' ranges, and of each whether what leaves all pools is masqueraded.
+        edition: The sets that rules name.
     """
 
     def __init__(self, *, logs: bool = True, counts: bool = False) -> None:
@@ -85,6 +86,7 @@ class Desired:
         self.users: dict[str, set[str]] = {}
         self.uses: Counter[Names] = Counter({(): 1})  # the list of none is always there: for those that are open
         self.pools: dict[Range, bool] = {}
+        self.edition = Edition()
         self._sets: dict[str, _Set] = {}
         self._numbers = 0
         self._families: tuple[Family, ...] = (4,)
@@ -237,7 +239,7 @@ class Desired:
                 work.lists.update((names, None) for names in self.uses if rule_set in names)
 
     def _terms(self) -> Terms:
-        return Terms(self._families, self._peer, self._logs, self._counts)
+        return Terms(self._families, self._peer, self.edition, self._logs, self._counts)
 
     def _peer(self, name: str) -> Peer:
         one = self._sets[name]

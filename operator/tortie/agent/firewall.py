@@ -5,7 +5,8 @@ should have (`tortie.agent.desired`), how a rule is written (`tortie.agent.rules
 (`tortie.policy.view`).
 
 Crash points: the table stays as the last transaction left it, and holds; the next agent refills it by one transaction, in
-which nothing is open. Whatever the table is found to be, other than it was left: it is refilled too.
+which nothing is open. Whatever the table is found to be, other than it was left: it is refilled too. What that replaces is
+deleted by a second transaction; an agent that ends before it leaves it to the next one, which finds it.
 """
 
 import errno
@@ -27,11 +28,12 @@ from tortie.agent.netlink import Closing, Netlink
 from tortie.agent.nflog import PacketLog
 from tortie.agent.nfnetlink import Batch, Refused, Socket
 from tortie.agent.rules import Chains, Counted
-from tortie.agent.table import HERE, LOCAL, MACS, NATTED, PEERS, POOLS, TABLE, WAYS
+from tortie.agent.table import HERE, LOCAL, MACS, NATTED, PEERS, POOLS, TABLE, WAYS, Edition
 from tortie.api.compiled import Direction
 from tortie.policy.view import Changes, Names
 
 _log = logging.getLogger(__name__)
+_LOOKS = 10  # at what the table has, if somebody changes any table meanwhile
 
 
 class Kernel(Closing):
@@ -104,6 +106,8 @@ class Firewall:
         self._is_inherited = self._has_table()
         if not self._is_inherited:
             self.program()
+        elif there := self._contents():
+            self._desired.edition = table.edition_in_force(there.sets)
 
     def covers(self, known: Collection[str]) -> bool:
         """Whether nothing that runs is closed if only this is known of it; without a last agent's table all is."""
@@ -196,28 +200,43 @@ class Firewall:
     def program(self) -> None:
         """Replace whatever the table has by what it should have, in one transaction; raises NotEnforced."""
         before, self._desired.errors = self._desired.errors, {}
-        there, work = self._contents(), self._desired.everything()
+        there, held = self._contents(), self._desired.edition
         while True:
-            self._chains, self._leads, self._has_ranges, self._counters, self._counter_users = {}, {}, set(), {}, Counter()
-            chains, leads, batch = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE)
-            table.prepare(batch, there, self._vxlan_port, masquerades=self._kernel.masquerades)
-            self._delta(work, chains, leads, batch)
             try:
-                self._kernel.tables.commit(batch)
+                self._replace(there)
             except Refused as refused:
                 if self._blame(refused, before):
                     continue
                 if there is not None:  # it is too strange to be refilled
                     there, self._desired.errors = None, {}
                     continue
-                self._is_there = False
+                self._is_there, self._desired.edition = False, held
                 raise NotEnforced(f"nftables table inet {TABLE}: the kernel refused it: {refused}") from refused
             except OSError as error:
-                self._is_there = False
+                self._is_there, self._desired.edition = False, held
                 raise NotEnforced(f"nftables table inet {TABLE}: {error}") from error
             break
+
+    def _replace(self, there: nf.Contents | None) -> None:
+        """Replace it, and delete what was replaced once no packet is asked by it; raises Refused and OSError."""
+        self._desired.edition = table.next_edition(there.sets) if there else Edition()
+        self._chains, self._leads, self._has_ranges, self._counters, self._counter_users = {}, {}, set(), {}, Counter()
+        work, batch = self._desired.everything(), Batch(TABLE)
+        chains, leads = self._what_is_due(work), self._where_it_leads(work)
+        left = table.prepare(
+            batch, there, self._desired.edition, self._vxlan_port, masquerades=self._kernel.masquerades,
+            chains={chain for made in chains.values() for chain in made},
+            counters={one.name for name in work.rule_sets for one in self._counters_of(name)},
+        )  # fmt: skip
+        self._delta(work, chains, leads, batch)
+        self._kernel.tables.commit(batch)
         self._is_there, self._is_inherited = True, False
         self._note(work, chains, leads)
+        if left is not None:
+            self._kernel.tables.outwait()
+            rest = Batch(TABLE)
+            table.tidy(rest, left)
+            self._kernel.tables.commit(rest)
 
     def _commit(self, work: Work) -> None:
         """Do it by a transaction of what changed, or else by one of everything."""
@@ -283,10 +302,13 @@ class Firewall:
             raise NotEnforced(f"nftables table inet {TABLE}: {error}") from error
 
     def _contents(self) -> nf.Contents | None:
-        try:
-            return self._kernel.tables.contents(TABLE)
-        except OSError:  # then all of it is made anew
-            return None
+        for _ in range(_LOOKS):
+            try:
+                return self._kernel.tables.contents(TABLE)
+            except OSError as error:
+                if error.errno != errno.EAGAIN:
+                    break
+        return None  # then all of it is made anew
 
     def _node_addresses(self) -> set[str]:
         return {str(one.get("address")) for one in self._kernel.links.addresses(everywhere=False)}
@@ -323,7 +345,7 @@ class Firewall:
         self._delete_counters(work, batch)
         for name, family in work.dropped:
             if (name, family) in self._has_ranges and (name, family) not in work.refilled:
-                batch.delete_set(table.ranges_of(name, family))
+                batch.delete_set(self._desired.edition.of(table.ranges_of(name, family)))
 
     def _counters_of(self, name: str) -> frozenset[Counted]:
         spec = self._desired.specs.get(name)
@@ -339,10 +361,11 @@ class Firewall:
                 batch.delete_counter(one.name)
 
     def _write_sets(self, work: Work, batch: Batch) -> None:
+        named = self._desired.edition.of
         for family in FAMILIES:
             for texts, delete in ((work.removed, True), (work.added, False)):
                 batch.elements(
-                    PEERS[family],
+                    named(PEERS[family]),
                     (
                         nf.element(rules.constant(number) + matches.packed(family, text))
                         for number, text in texts
@@ -351,39 +374,39 @@ class Firewall:
                     delete=delete,
                 )
         for name, family in work.refilled:
-            there = table.ranges_of(name, family)
+            there = named(table.ranges_of(name, family))
             if (name, family) in self._has_ranges:
                 batch.clear(there)
             else:
-                table.ranges_set(batch, name, family)
+                table.ranges_set(batch, self._desired.edition, name, family)
             batch.elements(there, self._desired.elements(name, family))
         for family in FAMILIES if work.pools else ():
             pools = {one: nat for one, nat in self._desired.pools.items() if one.family == family}
             for name, ranges in ((POOLS[family], pools), (NATTED[family], [one for one, nat in pools.items() if nat])):
-                batch.clear(name)
-                batch.elements(name, rules.intervals(family, ranges))
+                batch.clear(named(name))
+                batch.elements(named(name), rules.intervals(family, ranges))
 
     def _write_pods(self, work: Work, leads: Mapping[str, Names | None], batch: Batch) -> None:
         for host, names in leads.items():
             before = self._leads.get(host)
             for direction, way in WAYS.items():
-                key = nf.ifname(host)
+                key, there = nf.ifname(host), self._desired.edition.of(way)
                 if before is not None and before != names:
-                    batch.elements(way, [nf.element(key)], delete=True)
+                    batch.elements(there, [nf.element(key)], delete=True)
                 if names is not None and before != names:
-                    batch.elements(way, [nf.mapping(key, nf.GOTO, rules.list_name(names, direction))])
+                    batch.elements(there, [nf.mapping(key, nf.GOTO, rules.list_name(names, direction))])
         for pod, delete in (*((pod, True) for pod in work.went), *((pod, False) for pod in work.came)):
             self._write_pod(pod, batch, delete=delete)
 
     def _write_pod(self, pod: Pod, batch: Batch, *, delete: bool) -> None:
-        name, others = nf.ifname(pod.host), self._desired.pods.values()
+        name, others, named = nf.ifname(pod.host), self._desired.pods.values(), self._desired.edition.of
         mac = bytes.fromhex(pod.mac.replace(":", ""))
-        batch.elements(MACS, [nf.element(name + mac + bytes(2))], delete=delete)
+        batch.elements(named(MACS), [nf.element(name + mac + bytes(2))], delete=delete)
         for one in pod.addresses:
             packed = matches.bytes_of(one)
-            batch.elements(HERE[one.family], [nf.element(name + packed)], delete=delete)
+            batch.elements(named(HERE[one.family]), [nf.element(name + packed)], delete=delete)
             if not (delete and any(one in other.addresses for other in others)):
-                batch.elements(LOCAL[one.family], [nf.element(packed)], delete=delete)
+                batch.elements(named(LOCAL[one.family]), [nf.element(packed)], delete=delete)
 
 
 def remove_table(kernel: Socket) -> None:

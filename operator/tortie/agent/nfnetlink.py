@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -121,9 +122,21 @@ class Socket(Closing):
         )
         return Contents(*listed)
 
+    def outwait(self) -> None:
+        """Return when no packet is asked any more that was being asked; raises OSError.
+
+        The kernel answers to a transaction that it refuses when nobody can look at what that tried: it waits for all that
+        are looking (synchronize_rcu; 8 to 16 ms).
+        """
+        batch = Batch(_TRIES)
+        batch.table()
+        batch.delete_chain("none")
+        with suppress(Refused):
+            self.commit(batch)
+
     def takes(self, *expressions: bytes) -> bool:
         """Whether the kernel knows these expressions, and counters; raises OSError."""
-        batch = Batch("tortie-tries")
+        batch = Batch(_TRIES)
         batch.table()
         batch.chain("c")
         batch.counter(TRIED)
@@ -226,10 +239,6 @@ class Batch:
         if anew:
             self._add(DELETE_TABLE, 0, b"")
             self._add(NEW_TABLE, _CREATE, b"")
-
-    def flush_all(self) -> None:
-        """Take all chains' rules away."""
-        self._add(DELETE_RULE, 0, b"")
 
     def delete_table(self) -> None:
         """Delete the table with all that it has, which is the last thing that happens to it."""
@@ -353,6 +362,7 @@ def _flags(one: Mapping[int, bytes], kind: int) -> int:
 # What is listed of each kind: where its name is, where its flags are, and which of these says that it goes with its rule.
 _NAMED = (GET_CHAIN, 3, 10, 0x4), (GET_SET, 2, 3, 0x1), (GET_OBJECT, 2, 0, 0)
 TRIED = "c"  # a counter that `takes` makes
+_TRIES = "tortie-tries"  # a table that never comes to be
 
 
 # --- elements of sets and maps

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from tortie.addressing.ranges import BITS, Family, Range
 from tortie.agent import nfnetlink as nf
 from tortie.agent.matches import BYTES, SOURCE, TARGET, between, carries, is_of
-from tortie.agent.table import PEERS, WAYS, ranges_of
+from tortie.agent.table import PEERS, WAYS, Edition, ranges_of
 from tortie.api.compiled import Action, Direction, Port, Rule, RuleSetSpec
 
 LOG_GROUP = 4096  # of nflog: where denials are said
@@ -36,6 +36,7 @@ class Terms(NamedTuple):
 
     families: tuple[Family, ...]
     peer: Callable[[str], Peer]
+    edition: Edition = Edition()
     logs: bool = True
     counts: bool = False
 
@@ -227,11 +228,11 @@ def _peers(rule: Rule, terms: Terms) -> Iterator[bytes]:
         for family in terms.families:
             yield b"".join((
                 is_of(family), nf.constant(constant(peer.number)),
-                nf.payload(nf.NETWORK, where[family], BYTES[family], nf.REGISTER_2), nf.member(PEERS[family]),
+                nf.payload(nf.NETWORK, where[family], BYTES[family], nf.REGISTER_2), nf.member(terms.edition.of(PEERS[family])),
             ))  # fmt: skip
         for family in peer.ranges:
             load = nf.payload(nf.NETWORK, where[family], BYTES[family])
-            yield is_of(family) + load + nf.member(ranges_of(name, family))
+            yield is_of(family) + load + nf.member(terms.edition.of(ranges_of(name, family)))
 
 
 def _ports(ports: Iterable[Port] | None) -> Iterator[bytes]:

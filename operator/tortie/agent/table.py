@@ -3,10 +3,15 @@
 A pod's packets take two base chains, one for what it sends (`from-pods`, `from-pods-here` to its own node) and one for what it
 receives (`to-pods`), so that a rule's `accept` decides for one side alone. Each leads by the pod's interface to the chain
 of its list of RuleSets (`tortie.agent.rules`); an interface of ours that leads nowhere is closed.
+
+A packet that is being asked while a transaction happens goes on by the rules that it began with; but a set or a map is to it,
+from that moment, what the transaction made of it. So a replacement of the table leaves alone what rules look into, and makes
+all of that anew under other names, those of the next `Edition`.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from tortie.addressing.ranges import Family
 from tortie.agent import nfnetlink as nf
@@ -37,98 +42,137 @@ _RAW, _FROM, _TO = -300, -2, -1
 _SOURCE_NAT = 100  # NF_IP_PRI_NAT_SRC
 
 
+class Edition(NamedTuple):
+    """The sets and maps that one replacement of the table made, whose names end with its number; a new table's have none."""
+
+    number: int = 0
+
+    def of(self, name: str) -> str:
+        """Return a set's or map's name in this edition."""
+        return f"{name}.{self.number}" if self.number else name
+
+
+def edition_in_force(sets: Sequence[str]) -> Edition:
+    """Return the edition that rules name, of a table with these sets: the last one, because it came with its rules."""
+    return Edition(max((number for base, number in map(_parted, sets) if base == MACS), default=0))
+
+
+def next_edition(sets: Sequence[str]) -> Edition:
+    """Return an edition of which a table with these sets has nothing, whoever made them."""
+    return Edition(1 + max((number for _, number in map(_parted, sets)), default=-1))
+
+
+def _parted(name: str) -> tuple[str, int]:
+    base, dot, number = name.rpartition(".")
+    return (base, int(number)) if dot and number.isascii() and number.isdecimal() else (name, 0)
+
+
 def ranges_of(name: str, family: Family) -> str:
     """Return the name of the set of a set's ranges."""
     return f"{name}-{family}"
 
 
-def prepare(batch: nf.Batch, there: nf.Contents | None, vxlan_port: int, *, masquerades: bool) -> None:
-    """Make the table: its sets, and its base chains with their rules, which close every interface of ours.
+def prepare(
+    batch: nf.Batch, there: nf.Contents | None, edition: Edition, vxlan_port: int, *,
+    masquerades: bool, chains: Collection[str], counters: Collection[str],
+) -> nf.Contents | None:  # fmt: skip
+    """Make the table: an edition of its sets, and its base chains with their rules, which close every interface of ours.
 
-    Of a table that is there nothing stays but the base chains: of two chains at one hook a packet would be asked by one as
-    it was and by the other as it is.
+    Base chains that are there are refilled, and so are `chains`, which come later: of two base chains at one hook a packet
+    would be asked by one as it was and by the other as it is. All else stays, because packets may still be asked by it: what
+    isn't among `chains` and `counters` is returned, for `tidy`.
     """
-    chains = dict(_base_chains(vxlan_port, masquerades=masquerades))
-    if there is None or not chains.keys() <= set(there.chains):
+    base = dict(_base_chains(edition, vxlan_port, masquerades=masquerades))
+    if there is None or not base.keys() <= set(there.chains):
+        there = None
         batch.table(anew=True)
     else:
-        _empty(batch, there, chains)
-    _make_sets(batch)
-    for name, (hook, _) in chains.items():
+        batch.table()
+        for name in there.chains:
+            if name in base or name in chains:
+                batch.flush(name)
+    _make_sets(batch, edition)
+    for name, (hook, _) in base.items():
         batch.chain(name, hook)
-    for name, (_, rules) in chains.items():
+    for name, (_, rules) in base.items():
         batch.rules(name, rules)
+    if there is None:
+        return None
+    stale = [name for name in there.chains if name not in base and name not in chains]
+    return nf.Contents(stale, there.sets, [name for name in there.counters if name not in counters])
 
 
-def _empty(batch: nf.Batch, there: nf.Contents, chains: Collection[str]) -> None:
-    batch.table()
-    batch.flush_all()
-    for name in there.sets:
+def tidy(batch: nf.Batch, left: nf.Contents) -> None:
+    """Delete what a replacement left: rules name chains and sets, maps name chains."""
+    for name in left.chains:
+        batch.flush(name)
+    for name in left.sets:
         batch.delete_set(name)
-    for name in there.chains:
-        if name not in chains:
-            batch.delete_chain(name)
-    for name in there.counters:
+    for name in left.chains:
+        batch.delete_chain(name)
+    for name in left.counters:
         batch.delete_counter(name)
 
 
-def _make_sets(batch: nf.Batch) -> None:
-    batch.set(MACS, (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
+def _make_sets(batch: nf.Batch, edition: Edition) -> None:
+    batch.set(edition.of(MACS), (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
     for family in FAMILIES:
         address, size = ADDRESS[family], BYTES[family]
-        batch.set(PEERS[family], (nf.IPV4_ADDRESS, address), 4 + size)  # nft has no plain number
-        batch.set(HERE[family], (nf.IFNAME, address), 16 + size)
-        batch.set(LOCAL[family], (address,), size)
+        batch.set(edition.of(PEERS[family]), (nf.IPV4_ADDRESS, address), 4 + size)  # nft has no plain number
+        batch.set(edition.of(HERE[family]), (nf.IFNAME, address), 16 + size)
+        batch.set(edition.of(LOCAL[family]), (address,), size)
         for name in (POOLS[family], NATTED[family]):
-            batch.set(name, (address,), size, nf.INTERVAL)
+            batch.set(edition.of(name), (address,), size, nf.INTERVAL)
     for way in WAYS.values():
-        batch.set(way, (nf.IFNAME,), 16, nf.MAP)
+        batch.set(edition.of(way), (nf.IFNAME,), 16, nf.MAP)
 
 
-def _base_chains(vxlan_port: int, *, masquerades: bool) -> Iterator[tuple[str, tuple[nf.Hook | None, tuple[bytes, ...]]]]:
+def _base_chains(
+    edition: Edition, vxlan_port: int, *, masquerades: bool
+) -> Iterator[tuple[str, tuple[nf.Hook | None, tuple[bytes, ...]]]]:
     """Yield the chains that are always there, by name: hook and priority, and rules."""
-    yield "outside", (None, tuple(_outside()))
+    yield "outside", (None, tuple(_outside(edition)))
     yield "discovery", (None, tuple(_discovery()))
-    yield "addresses", (None, tuple(_addresses()))
-    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing(vxlan_port)))
-    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded("Egress")))
-    yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here()))
-    yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded("Ingress")))
+    yield "addresses", (None, tuple(_addresses(edition)))
+    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing(edition, vxlan_port)))
+    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded(edition, "Egress")))
+    yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here(edition)))
+    yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded(edition, "Ingress")))
     if masquerades:
-        yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving()))
+        yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving(edition)))
 
 
-def ranges_set(batch: nf.Batch, name: str, family: Family) -> None:
+def ranges_set(batch: nf.Batch, edition: Edition, name: str, family: Family) -> None:
     """Make the set of a set's ranges."""
-    batch.set(ranges_of(name, family), (ADDRESS[family],), BYTES[family], nf.INTERVAL)
+    batch.set(edition.of(ranges_of(name, family)), (ADDRESS[family],), BYTES[family], nf.INTERVAL)
 
 
-def _spoofing(vxlan_port: int) -> Iterator[bytes]:
+def _spoofing(edition: Edition, vxlan_port: int) -> Iterator[bytes]:
     yield nf.rule(nf.meta(nf.IIFGROUP), nf.compare(nf.host_order(GROUP), nf.NOT_EQUAL), nf.verdict(nf.GOTO, "outside"))
     # A node would take what a pod encapsulates for another node's, and what is inside may claim to be anybody's.
     vxlan = nf.payload(nf.TRANSPORT, 2, 2), nf.compare(vxlan_port.to_bytes(2, "big"))
     yield nf.rule(carries(_UDP), *vxlan, nf.verdict(nf.DROP))
     yield nf.rule(carries(_IPIP), nf.verdict(nf.DROP))
-    known = nf.meta(nf.IIFNAME), nf.payload(nf.LINK, 6, 6, nf.REGISTER_5), nf.member(MACS)
+    known = nf.meta(nf.IIFNAME), nf.payload(nf.LINK, 6, 6, nf.REGISTER_5), nf.member(edition.of(MACS))
     ethernet = nf.meta(nf.IIFTYPE), nf.compare(struct.pack("=H", _ETHERNET))
     yield nf.rule(*ethernet, *known, nf.verdict(nf.JUMP, "addresses"))
     yield nf.rule(nf.verdict(nf.DROP))
 
 
-def _outside() -> Iterator[bytes]:
+def _outside(edition: Edition) -> Iterator[bytes]:
     """What comes from elsewhere has no address of a pod here; what the node says to itself may be anything."""
     yield nf.rule(nf.meta(nf.IIFNAME), nf.compare(nf.ifname("lo")), nf.verdict(nf.ACCEPT))
     for family in FAMILIES:
         source = nf.payload(nf.NETWORK, SOURCE[family], BYTES[family])
-        yield nf.rule(is_of(family), source, nf.member(LOCAL[family]), nf.verdict(nf.DROP))
+        yield nf.rule(is_of(family), source, nf.member(edition.of(LOCAL[family])), nf.verdict(nf.DROP))
 
 
-def _addresses() -> Iterator[bytes]:
+def _addresses(edition: Edition) -> Iterator[bytes]:
     """A pod sends from its own addresses, and what neighbour discovery needs; it is no router."""
     yield nf.rule(_icmpv6((_ADVERTISEMENT, _ADVERTISEMENT)), nf.verdict(nf.DROP))
     for family in FAMILIES:
         source = nf.payload(nf.NETWORK, SOURCE[family], BYTES[family], nf.REGISTER_5)
-        yield nf.rule(is_of(family), nf.meta(nf.IIFNAME), source, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
+        yield nf.rule(is_of(family), nf.meta(nf.IIFNAME), source, nf.member(edition.of(HERE[family])), nf.verdict(nf.ACCEPT))
     link_local = nf.payload(nf.NETWORK, SOURCE[6], 2), nf.masked(b"\xff\xc0"), nf.compare(b"\xfe\x80")
     nothing = nf.payload(nf.NETWORK, SOURCE[6], 16), nf.compare(bytes(16))
     for source_is in (link_local, nothing):
@@ -140,7 +184,7 @@ def _discovery() -> Iterator[bytes]:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
 
 
-def _forwarded(direction: Direction) -> Iterator[bytes]:
+def _forwarded(edition: Edition, direction: Direction) -> Iterator[bytes]:
     """What one side's rules are asked of a forwarded packet; a pod always reaches itself."""
     group, name, there = nf.IIFGROUP, nf.IIFNAME, TARGET
     if direction == "Ingress":
@@ -148,24 +192,24 @@ def _forwarded(direction: Direction) -> Iterator[bytes]:
     yield from _connections(group)
     for family in FAMILIES:
         other = nf.payload(nf.NETWORK, there[family], BYTES[family], nf.REGISTER_5)
-        yield nf.rule(is_of(family), nf.meta(name), other, nf.member(HERE[family]), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(name), nf.verdict_of(WAYS[direction]))
+        yield nf.rule(is_of(family), nf.meta(name), other, nf.member(edition.of(HERE[family])), nf.verdict(nf.ACCEPT))
+    yield nf.rule(nf.meta(name), nf.verdict_of(edition.of(WAYS[direction])))
     yield nf.rule(nf.verdict(nf.DROP))
 
 
-def _leaving() -> Iterator[bytes]:
+def _leaving(edition: Edition) -> Iterator[bytes]:
     """Let what leaves the pools look as if the node sent it, where a pool asks for that."""
     for family in FAMILIES:
-        source = nf.payload(nf.NETWORK, SOURCE[family], BYTES[family]), nf.member(NATTED[family])
-        target = nf.payload(nf.NETWORK, TARGET[family], BYTES[family]), nf.member(POOLS[family], outside=True)
+        source = nf.payload(nf.NETWORK, SOURCE[family], BYTES[family]), nf.member(edition.of(NATTED[family]))
+        target = nf.payload(nf.NETWORK, TARGET[family], BYTES[family]), nf.member(edition.of(POOLS[family]), outside=True)
         yield nf.rule(is_of(family), *source, *target, nf.masquerade())
 
 
-def _from_pods_here() -> Iterator[bytes]:
+def _from_pods_here(edition: Edition) -> Iterator[bytes]:
     yield from _connections(nf.IIFGROUP)
     for types in _DISCOVERY:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
-    yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of("from"))
+    yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of(edition.of("from")))
     yield nf.rule(nf.verdict(nf.DROP))
 
 
