@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,11 +26,7 @@ from tortie.agent import rules
 from tortie.agent.firewall import Firewall, Kernel, NotEnforced, remove_table
 from tortie.agent.gate import Gate
 from tortie.agent.table import TABLE
-from tortie.api.compiled import (
-    Port,
-    Rule,
-    RuleSetSpec,
-)
+from tortie.api.compiled import CompiledMetadata, Port, Rule, RuleSet, RuleSetSpec
 from tortie.policy.view import Changes
 
 pytestmark = needs_root
@@ -110,6 +107,15 @@ def test_router_advertisements_of_pods_are_dropped(three: Three) -> None:
 def test_a_link_of_ours_that_nobody_knows_is_closed(three: Three) -> None:
     three.net.nodes[0].firewall.drop(three.hosts["a"])
     assert [three.passes(*pair) for pair in ((A[0], B[0]), (B[0], A[0]), ("192.168.100.2", A[0]))] == [False, False, True]
+
+
+def test_a_list_without_rules_is_closed(three: Three) -> None:
+    """As a new one is to a packet that began before it was made."""
+    node = three.net.nodes[0]
+    three.enforce({"r": denying("r").spec}, {"a": ("r",)})
+    assert three.passes(C[0], A[0])
+    run(["nft", f"flush chain inet tortie {rules.list_name(('r',), 'Ingress')}"], node.namespace)
+    assert not three.passes(C[0], A[0])
 
 
 def test_tables_of_others_stay(three: Three) -> None:
@@ -347,16 +353,90 @@ def flood(three: Three) -> Iterator[Flood]:
 DENIES = RuleSetSpec("Admin", rules=(Rule("Ingress", "Deny", ("d",)),))
 
 
-def test_while_all_is_replaced_every_packet_is_asked(three: Three) -> None:
+@pytest.mark.parametrize("denied", [B[0], f"{B[0]}/32"], ids=["address", "range"])
+def test_while_all_is_replaced_every_packet_is_asked(three: Three, denied: str) -> None:
     """By its rules as they were, or as they are: none is lost, and none passes that a set denies. The base chains stay."""
     node = three.net.nodes[0]
-    three.enforce({"r": DENIES}, {"a": ("r",)}, d=B[:1])
+    three.enforce({"r": DENIES}, {"a": ("r",)}, d=(denied,))
     with flood(three) as packets:
         before = run(HOOKS, node.namespace)
         assert before.count("hook") == 5 + 1  # what counts has one of its own
         for _ in range(100):
             node.firewall.program()
         assert run(HOOKS, node.namespace) == before
+    came, arrived = packets.counted
+    assert min(came.values()) > 1000
+    assert arrived == {"b": 0, "c": came["c"]}
+
+
+def denying(name: str, *sets: str) -> RuleSet:
+    """Return a RuleSet that denies these to come in."""
+    return RuleSet(CompiledMetadata(name=name), RuleSetSpec("Admin", rules=(Rule("Ingress", "Deny", sets),)))
+
+
+class Again(NamedTuple):
+    """A policy that says the same in another way, by turns of 0 and 1."""
+
+    change: Callable[[int], Changes]
+    transactions: int
+
+
+AGAIN = {
+    "another list, of another RuleSet": Again(
+        lambda turn: Changes(
+            rule_sets={f"r{turn}": denying(f"r{turn}", "d"), f"r{1 - turn}": None},
+            added={"d": {B[0]}},
+            endpoints={"a": (f"r{turn}",)},
+        ),
+        2,
+    ),
+    "another set": Again(
+        lambda turn: Changes(
+            rule_sets={"r": denying("r", f"d{turn}")}, added={f"d{turn}": {B[0]}}, forgotten={f"d{1 - turn}"}
+        ),
+        2,
+    ),
+    "another set of ranges": Again(
+        lambda turn: Changes(
+            rule_sets={"r": denying("r", f"d{turn}")}, added={f"d{turn}": {f"{B[0]}/32"}}, forgotten={f"d{1 - turn}"}
+        ),
+        3,
+    ),
+    "a range that has the address": Again(
+        lambda turn: Changes(
+            rule_sets={"r": denying("r", f"d{turn}")}, added={f"d{turn}": {(B[0], f"{B[0]}/32")[turn]}},
+            forgotten={f"d{1 - turn}"},
+        ),
+        3,
+    ),
+    "its address in another set": Again(
+        lambda turn: Changes(
+            rule_sets={"r": denying("r", "d0", "d1")}, added={f"d{turn}": {B[0]}, f"d{1 - turn}": set()},
+            removed={f"d{1 - turn}": {B[0]}},
+        ),
+        2,
+    ),
+}  # fmt: skip
+
+
+def begun(three: Three, row: str) -> Firewall:
+    """Return the first node's firewall when it denies b by a row's turn 0, and nothing else."""
+    node = three.net.nodes[0]
+    node.begin_anew()
+    firewall = node.firewall
+    firewall.begin(node.known.values())
+    firewall.enforce(Changes(endpoints={"a": ("r",), "b": ()}, rule_sets={"r": denying("r")}))
+    firewall.enforce(AGAIN[row].change(0))
+    return firewall
+
+
+@pytest.mark.parametrize("row", AGAIN)
+def test_while_a_policy_changes_every_packet_is_asked(three: Three, row: str) -> None:
+    """By its rules as they were, or as they are: none is lost, and none passes that both deny."""
+    firewall = begun(three, row)
+    with flood(three) as packets:
+        for turn in range(1, 200):
+            firewall.enforce(AGAIN[row].change(turn % 2))
     came, arrived = packets.counted
     assert min(came.values()) > 1000
     assert arrived == {"b": 0, "c": came["c"]}
@@ -390,6 +470,11 @@ def elements_of(three: Three) -> dict[str, Any]:
     return {one["name"]: sorted(map(str, one.get("elem", ()))) for one in made}
 
 
+def maps_of(elements: dict[str, Any]) -> dict[str, Any]:
+    """Return the maps among these."""
+    return {name: made for name, made in elements.items() if name.startswith(("to", "from"))}
+
+
 def rules_of(three: Three) -> dict[str, list[str]]:
     """Return the rules of each chain of the first node's table."""
     listed = json.loads(run(["nft", "-j", "list", "table", "inet", "tortie"], three.net.nodes[0].namespace))["nftables"]
@@ -414,6 +499,71 @@ def test_what_packets_look_into_stays_until_none_is_asked_by_it(three: Three, mo
     assert chains["others"] == rules_before["others"]
     assert set(elements_of(three)) == {f"{name}.1" for name in before}
     assert "others" not in rules_of(three)
+
+
+def at_commit(monkeypatch: pytest.MonkeyPatch, three: Three, then: Callable[[int], object]) -> None:
+    """Let something happen before each transaction, which it is told the number of."""
+    tables = three.net.nodes[0].kernel.tables
+    real, numbers = tables.commit, count(1)
+
+    def commit(batch: nf.Batch) -> None:
+        if batch.encoded().find(TABLE.encode() + b"\0") >= 0:  # and not what only tries
+            then(next(numbers))
+        real(batch)
+
+    monkeypatch.setattr(tables, "commit", commit)
+
+
+@pytest.mark.parametrize("row", AGAIN)
+def test_a_change_takes_away_last(three: Three, monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    """What rules name, and what maps lead to, is there a transaction before, and stays until it is done."""
+    firewall = begun(three, row)
+    seen = list[tuple[dict[str, list[str]], dict[str, Any]]]()
+    at_commit(monkeypatch, three, lambda _: seen.append((rules_of(three), elements_of(three))))
+    firewall.enforce(AGAIN[row].change(1))
+    monkeypatch.undo()
+    seen.append((rules_of(three), elements_of(three)))
+    assert len(seen) == AGAIN[row].transactions + 1
+    (rules_before, elements_before), (rules_after, elements_after) = seen[0], seen[-1]
+    for _, elements in seen:
+        for name in elements_before.keys() & elements_after.keys():
+            assert set(elements[name]) >= set(elements_before[name]) & set(elements_after[name])
+    rules, elements = seen[-2]
+    if "list" in row:
+        assert maps_of(elements) == maps_of(elements_before)
+        assert set(rules) == set(rules_before) | set(rules_after)
+    else:
+        assert rules == rules_after
+        for name in elements_before.keys() | elements_after.keys():
+            assert set(elements[name]) == {*elements_before.get(name, ()), *elements_after.get(name, ())}, name
+
+
+# A row, and the transaction that its agent doesn't come to.
+ENDS_BEFORE = [(row, number) for row, again in AGAIN.items() for number in range(1, again.transactions + 1)]
+
+
+@pytest.mark.parametrize(("row", "number"), ENDS_BEFORE)
+def test_an_agent_that_ends_in_the_midst_of_a_change(
+    three: Three, monkeypatch: pytest.MonkeyPatch, row: str, number: int
+) -> None:
+    """What both policies deny is denied, and the next agent leaves nothing of the old one."""
+    firewall = begun(three, row)
+
+    def end(at: int) -> None:
+        if at == number:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        at_commit(patched, three, end)
+        with pytest.raises(Killed):
+            firewall.enforce(AGAIN[row].change(1))
+    assert [three.passes(one, A[0]) for one in (B[0], C[0])] == [False, True]
+    begun(three, row)
+    after = words(three.net.nodes[0].namespace)
+    remove_table(three.net.nodes[0].kernel.tables)
+    begun(three, row)
+    assert after == words(three.net.nodes[0].namespace)
+    assert [three.passes(one, A[0]) for one in (B[0], C[0])] == [False, True]
 
 
 # How often an agent ends there.
@@ -485,7 +635,7 @@ BY_HAND = {
 }
 
 
-EDITION = re.compile(r"\b((?:peers|here|local|pools|natted)[46]|macs|to|from)\.\d+\b")
+EDITION = re.compile(r"((?:^|[\s@])[a-z][\w-]*)\.\d+\b")
 
 
 def words(namespace: str) -> Counter[str]:

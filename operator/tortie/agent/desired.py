@@ -44,6 +44,7 @@ class Work:
     hosts: dict[str, None] = field(default_factory=dict)
     added: list[tuple[int, str]] = field(default_factory=list)  # a set's constant, and an address
     removed: list[tuple[int, str]] = field(default_factory=list)
+    left: list[tuple[int, str]] = field(default_factory=list)  # goes last: see `take`
     refilled: dict[tuple[str, Family], None] = field(default_factory=dict)  # sets of ranges
     dropped: list[tuple[str, Family]] = field(default_factory=list)
     came: list[Pod] = field(default_factory=list)
@@ -93,7 +94,11 @@ class Desired:
         self._logs, self._counts = logs, counts
 
     def take(self, changes: Changes) -> Work:
-        """Take what policies say otherwise."""
+        """Take what policies say otherwise.
+
+        What goes last: of sets that no rule names any more, and addresses that move to another set; a packet that is being
+        asked in that moment would else find them in neither.
+        """
         work = Work()
         for name in changes.forgotten:
             self._forget_set(name, work)
@@ -105,6 +110,10 @@ class Desired:
             self._take_rule_set(name, rule_set.spec if rule_set else None, work)
         for uid, names in changes.endpoints.items():
             self._take_endpoint(uid, names, work)
+        came = set(work.added) if work.removed else set()
+        moved = {text for _, text in came}
+        work.left.extend(one for one in work.removed if one[1] in moved and one not in came)
+        work.removed = [one for one in work.removed if one[1] not in moved or one in came]
         return work
 
     def put(self, pod: Pod) -> Work:
@@ -222,7 +231,7 @@ class Desired:
         one = self._sets.pop(name, None)
         if one is None:  # it came and went between two calls
             return
-        work.removed.extend((one.number, text) for text in one.single)
+        work.left.extend((one.number, text) for text in one.single)
         work.dropped.extend((name, family) for family in one.ranges)
 
     def _use_family(self, version: Family, work: Work) -> None:

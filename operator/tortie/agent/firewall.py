@@ -6,7 +6,8 @@ should have (`tortie.agent.desired`), how a rule is written (`tortie.agent.rules
 
 Crash points: the table stays as the last transaction left it, and holds; the next agent refills it by one transaction, in
 which nothing is open. Whatever the table is found to be, other than it was left: it is refilled too. What that replaces is
-deleted by a second transaction; an agent that ends before it leaves it to the next one, which finds it.
+deleted by a second transaction, and a change may take three: what an agent leaves that ends between them holds, and the next
+one finds and removes what is too much.
 """
 
 import errno
@@ -15,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tortie.addressing.ranges import Family, Range
 from tortie.agent import matches, rules, table
@@ -73,6 +75,19 @@ class Kernel(Closing):
 
 class NotEnforced(Exception):
     """The table can't be made; the message says why."""
+
+
+class Stages(NamedTuple):
+    """The transactions of a change, in order; several may be one.
+
+    A packet goes on by the rules that it began with, but looks into sets and maps as they are when it does. So ranges, which
+    the kernel shows only at a transaction's end, come before the rules that look into them, and what leads to a chain comes
+    after it: to a packet that began earlier a new chain is empty.
+    """
+
+    ranges: Batch
+    rules: Batch
+    leads: Batch
 
 
 class Firewall:
@@ -201,6 +216,8 @@ class Firewall:
         """Replace whatever the table has by what it should have, in one transaction; raises NotEnforced."""
         before, self._desired.errors = self._desired.errors, {}
         there, held = self._contents(), self._desired.edition
+        if there is not None and not table.can_be_refilled(there, masquerades=self._kernel.masquerades):
+            there = None
         while True:
             try:
                 self._replace(there)
@@ -222,42 +239,61 @@ class Firewall:
         self._desired.edition = table.next_edition(there.sets) if there else Edition()
         self._chains, self._leads, self._has_ranges, self._counters, self._counter_users = {}, {}, set(), {}, Counter()
         work, batch = self._desired.everything(), Batch(TABLE)
-        chains, leads = self._what_is_due(work), self._where_it_leads(work)
+        chains, leads, ranges = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE) if there else batch
         left = table.prepare(
-            batch, there, self._desired.edition, self._vxlan_port, masquerades=self._kernel.masquerades,
+            batch, ranges, there, self._desired.edition, self._vxlan_port, masquerades=self._kernel.masquerades,
             chains={chain for made in chains.values() for chain in made},
             counters={one.name for name in work.rule_sets for one in self._counters_of(name)},
         )  # fmt: skip
-        self._delta(work, chains, leads, batch)
-        self._kernel.tables.commit(batch)
+        self._delta(work, chains, leads, Stages(ranges, batch, batch))
+        self._send(ranges, batch)
         self._is_there, self._is_inherited = True, False
         self._note(work, chains, leads)
-        if left is not None:
-            self._kernel.tables.outwait()
+        if there is not None:
             rest = Batch(TABLE)
             table.tidy(rest, left)
-            self._kernel.tables.commit(rest)
+            self._kernel.tables.outwait()
+            self._send(rest)
 
     def _commit(self, work: Work) -> None:
-        """Do it by a transaction of what changed, or else by one of everything."""
+        """Do it by transactions of what changed, or else by one of everything."""
         if not self._is_there:
             self.program()
             return
-        chains, leads, batch = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE)
-        self._delta(work, chains, leads, batch)
-        if len(batch):
-            try:
-                self._kernel.tables.commit(batch)
-            except Refused as refused:
-                before = set(self._desired.errors)
-                self.program()
-                if self._desired.errors.keys() <= before:
-                    _log.warning("nftables table inet %s wasn't as it was left (%s): it was replaced", TABLE, refused)
-                return
-            except OSError as error:
-                self._is_there = False
-                raise NotEnforced(f"nftables table inet {TABLE}: {error}") from error
+        try:
+            self._change(work)
+        except Refused as refused:
+            before = set(self._desired.errors)
+            self.program()
+            if self._desired.errors.keys() <= before:
+                _log.warning("nftables table inet %s wasn't as it was left (%s): it was replaced", TABLE, refused)
+        except OSError as error:
+            self._is_there = False
+            raise NotEnforced(f"nftables table inet {TABLE}: {error}") from error
+
+    def _change(self, work: Work) -> None:
+        """Change what is touched, in as many stages as it takes; raises Refused and OSError."""
+        chains, leads, rest = self._what_is_due(work), self._where_it_leads(work), Batch(TABLE)
+        anew = {owner for owner, made in chains.items() if made and owner not in self._chains}
+        batch = Batch(TABLE)
+        stages = Stages(
+            Batch(TABLE) if work.refilled and chains else batch,
+            batch,
+            Batch(TABLE) if anew.intersection(leads.values()) else batch,
+        )
+        self._delta(work, chains, leads, stages)
+        self._write_rest(work, rest)
+        self._send(*stages)
         self._note(work, chains, leads)
+        if len(rest):
+            self._kernel.tables.outwait()
+            self._send(rest)
+
+    def _send(self, *batches: Batch) -> None:
+        """Commit one after the other, those that are one only once."""
+        for batch in dict.fromkeys(batches):
+            if len(batch):
+                self._kernel.tables.commit(batch)
 
     def _what_is_due(self, work: Work) -> dict[Owner, Chains]:
         owners: tuple[Owner, ...] = (*work.rule_sets, *work.lists)
@@ -288,7 +324,7 @@ class Firewall:
     def _write_to_inherited(self, work: Work, leads: Mapping[str, Names | None] = MappingProxyType({})) -> None:
         """Write to the last agent's table, which stays until policies are known: links that came are open, or closed."""
         batch = Batch(TABLE)
-        self._write_sets(work, batch)
+        self._write_ranges(work, batch)
         self._write_pods(work, leads, batch)
         try:
             self._kernel.tables.commit(batch)
@@ -324,28 +360,27 @@ class Firewall:
                 _log.error("RuleSet %s (%s): %s; pods that it is about are closed on this node", name, policies, errors[name])
         return bool(wrong)
 
-    def _delta(self, work: Work, chains: Mapping[Owner, Chains], leads: Mapping[str, Names | None], batch: Batch) -> None:
+    def _delta(self, work: Work, chains: Mapping[Owner, Chains], leads: Mapping[str, Names | None], stages: Stages) -> None:
         """Write what leads from what the kernel has to what it should have: what is referred to comes first and goes last."""
         old: dict[Owner, Chains] = {owner: self._chains.get(owner, {}) for owner in chains}
+        self._write_ranges(work, stages.ranges)
         for owner, made in chains.items():
             for chain in made.keys() - old[owner].keys():
-                batch.chain(chain, owner=_blamed(owner))
-        self._write_sets(work, batch)
+                stages.rules.chain(chain, owner=_blamed(owner))
+        self._write_peers(work.removed, stages.rules, delete=True)
+        self._write_peers(work.added, stages.rules)
         for name in work.rule_sets:
             for one in self._counters_of(name) - self._counters.get(name, frozenset()):
-                batch.counter(one.name, name)
+                stages.rules.counter(one.name, name)
         for owner, made in chains.items():
-            _write_chains(owner, old[owner], made, batch)
+            _write_chains(owner, old[owner], made, stages.rules)
         gone = [chain for owner, made in chains.items() for chain in old[owner].keys() - made.keys()]
         for chain in gone:
-            batch.flush(chain)
-        self._write_pods(work, leads, batch)
+            stages.leads.flush(chain)
+        self._write_pods(work, leads, stages.leads)
         for chain in gone:
-            batch.delete_chain(chain)
-        self._delete_counters(work, batch)
-        for name, family in work.dropped:
-            if (name, family) in self._has_ranges and (name, family) not in work.refilled:
-                batch.delete_set(self._desired.edition.of(table.ranges_of(name, family)))
+            stages.leads.delete_chain(chain)
+        self._delete_counters(work, stages.leads)
 
     def _counters_of(self, name: str) -> frozenset[Counted]:
         spec = self._desired.specs.get(name)
@@ -360,19 +395,8 @@ class Firewall:
             if change < 0 and self._counter_users[one] + change == 0:
                 batch.delete_counter(one.name)
 
-    def _write_sets(self, work: Work, batch: Batch) -> None:
+    def _write_ranges(self, work: Work, batch: Batch) -> None:
         named = self._desired.edition.of
-        for family in FAMILIES:
-            for texts, delete in ((work.removed, True), (work.added, False)):
-                batch.elements(
-                    named(PEERS[family]),
-                    (
-                        nf.element(rules.constant(number) + matches.packed(family, text))
-                        for number, text in texts
-                        if matches.family_of(text) == family
-                    ),
-                    delete=delete,
-                )
         for name, family in work.refilled:
             there = named(table.ranges_of(name, family))
             if (name, family) in self._has_ranges:
@@ -386,6 +410,22 @@ class Firewall:
                 batch.clear(named(name))
                 batch.elements(named(name), rules.intervals(family, ranges))
 
+    def _write_rest(self, work: Work, batch: Batch) -> None:
+        """Write what goes last."""
+        self._write_peers(work.left, batch, delete=True)
+        for name, family in work.dropped:
+            if (name, family) in self._has_ranges and (name, family) not in work.refilled:
+                batch.delete_set(self._desired.edition.of(table.ranges_of(name, family)))
+
+    def _write_peers(self, texts: Collection[tuple[int, str]], batch: Batch, *, delete: bool = False) -> None:
+        for family in FAMILIES:
+            elements = (
+                nf.element(rules.constant(number) + matches.packed(family, text))
+                for number, text in texts
+                if matches.family_of(text) == family
+            )
+            batch.elements(self._desired.edition.of(PEERS[family]), elements, delete=delete)
+
     def _write_pods(self, work: Work, leads: Mapping[str, Names | None], batch: Batch) -> None:
         for host, names in leads.items():
             before = self._leads.get(host)
@@ -394,7 +434,7 @@ class Firewall:
                 if before is not None and before != names:
                     batch.elements(there, [nf.element(key)], delete=True)
                 if names is not None and before != names:
-                    batch.elements(there, [nf.mapping(key, nf.GOTO, rules.list_name(names, direction))])
+                    batch.elements(there, [nf.mapping(key, nf.JUMP, rules.list_name(names, direction))])
         for pod, delete in (*((pod, True) for pod in work.went), *((pod, False) for pod in work.came)):
             self._write_pod(pod, batch, delete=delete)
 

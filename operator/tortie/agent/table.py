@@ -53,7 +53,7 @@ class Edition(NamedTuple):
 
 
 def edition_in_force(sets: Sequence[str]) -> Edition:
-    """Return the edition that rules name, of a table with these sets: the last one, because it came with its rules."""
+    """Return the edition that rules name, of a table with these sets: the last one whose MACs came, which is with its rules."""
     return Edition(max((number for base, number in map(_parted, sets) if base == MACS), default=0))
 
 
@@ -72,34 +72,34 @@ def ranges_of(name: str, family: Family) -> str:
     return f"{name}-{family}"
 
 
+def can_be_refilled(there: nf.Contents, *, masquerades: bool) -> bool:
+    """Whether a table has all base chains."""
+    return dict(_base_chains(Edition(), 0, masquerades=masquerades)).keys() <= set(there.chains)
+
+
 def prepare(
-    batch: nf.Batch, there: nf.Contents | None, edition: Edition, vxlan_port: int, *,
+    batch: nf.Batch, ranges: nf.Batch, there: nf.Contents | None, edition: Edition, vxlan_port: int, *,
     masquerades: bool, chains: Collection[str], counters: Collection[str],
-) -> nf.Contents | None:  # fmt: skip
+) -> nf.Contents:  # fmt: skip
     """Make the table: an edition of its sets, and its base chains with their rules, which close every interface of ours.
 
     Base chains that are there are refilled, and so are `chains`, which come later: of two base chains at one hook a packet
     would be asked by one as it was and by the other as it is. All else stays, because packets may still be asked by it: what
-    isn't among `chains` and `counters` is returned, for `tidy`.
+    isn't among `chains` and `counters` is returned, for `tidy`. `ranges` comes before `batch`, unless it is the same.
     """
     base = dict(_base_chains(edition, vxlan_port, masquerades=masquerades))
-    if there is None or not base.keys() <= set(there.chains):
-        there = None
-        batch.table(anew=True)
-    else:
-        batch.table()
-        for name in there.chains:
-            if name in base or name in chains:
-                batch.flush(name)
-    _make_sets(batch, edition)
+    before = there or nf.Contents([], [], [])
+    batch.table(anew=there is None)
+    for name in before.chains:
+        if name in base or name in chains:
+            batch.flush(name)
+    _make_sets(batch, ranges, edition)
     for name, (hook, _) in base.items():
         batch.chain(name, hook)
     for name, (_, rules) in base.items():
         batch.rules(name, rules)
-    if there is None:
-        return None
-    stale = [name for name in there.chains if name not in base and name not in chains]
-    return nf.Contents(stale, there.sets, [name for name in there.counters if name not in counters])
+    stale = [name for name in before.chains if name not in base and name not in chains]
+    return nf.Contents(stale, before.sets, [name for name in before.counters if name not in counters])
 
 
 def tidy(batch: nf.Batch, left: nf.Contents) -> None:
@@ -114,7 +114,7 @@ def tidy(batch: nf.Batch, left: nf.Contents) -> None:
         batch.delete_counter(name)
 
 
-def _make_sets(batch: nf.Batch, edition: Edition) -> None:
+def _make_sets(batch: nf.Batch, ranges: nf.Batch, edition: Edition) -> None:
     batch.set(edition.of(MACS), (nf.IFNAME, nf.ETHER_ADDRESS), 16 + 8)
     for family in FAMILIES:
         address, size = ADDRESS[family], BYTES[family]
@@ -122,7 +122,7 @@ def _make_sets(batch: nf.Batch, edition: Edition) -> None:
         batch.set(edition.of(HERE[family]), (nf.IFNAME, address), 16 + size)
         batch.set(edition.of(LOCAL[family]), (address,), size)
         for name in (POOLS[family], NATTED[family]):
-            batch.set(edition.of(name), (address,), size, nf.INTERVAL)
+            ranges.set(edition.of(name), (address,), size, nf.INTERVAL)
     for way in WAYS.values():
         batch.set(edition.of(way), (nf.IFNAME,), 16, nf.MAP)
 
