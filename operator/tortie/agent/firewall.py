@@ -213,7 +213,7 @@ class Firewall:
     # --- transactions
 
     def program(self) -> None:
-        """Replace whatever the table has by what it should have, in one transaction; raises NotEnforced."""
+        """Replace whatever the table has by what it should have, which one transaction decides; raises NotEnforced."""
         before, self._desired.errors = self._desired.errors, {}
         there, held = self._contents(), self._desired.edition
         if there is not None and not table.can_be_refilled(there, masquerades=self._kernel.masquerades):
