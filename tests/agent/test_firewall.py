@@ -2,10 +2,7 @@
 
 import asyncio
 import errno
-import json
-import re
 import socket
-from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -13,6 +10,7 @@ import pytest
 
 from tests.agent.namespaces import needs_root, run
 from tests.agent.packets import inside
+from tests.agent.tables import names_in, words
 from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
 from tortie.agent import nfnetlink as nf
@@ -277,15 +275,6 @@ def test_whatever_the_table_has_it_is_replaced(three: Three, row: str) -> None:
     assert [three.passes(one, A[0]) for one in (C[0], B[0])] == [True, False]
 
 
-def names_in(namespace: str) -> dict[str, list[str]]:
-    """Return what the table has, by kind; sets and maps without their edition."""
-    found: dict[str, list[str]] = {}
-    for entry in json.loads(run(["nft", "-j", "list", "table", "inet", "tortie"], namespace))["nftables"]:
-        for kind, one in entry.items():
-            found.setdefault(kind, []).append(re.sub(r"\.\d+$", "", one.get("name", "")))
-    return {kind: sorted(names) for kind, names in found.items() if kind != "metainfo"}
-
-
 # What somebody does by hand; each is said by the kernel, whatever it is.
 BY_HAND = {
     "a rule deleted": "flush chain inet tortie to-pods",
@@ -294,15 +283,6 @@ BY_HAND = {
     "the table deleted": "delete table inet tortie",
     "everything deleted": "flush ruleset",
 }
-
-
-EDITION = re.compile(r"((?:^|[\s@])[a-z][\w-]*)\.\d+\b")
-
-
-def words(namespace: str) -> Counter[str]:
-    """Return what the ruleset is made of, in any order, whichever edition of its sets it is."""
-    listed = EDITION.sub(r"\1", run(["nft", "-s", "list", "ruleset"], namespace))
-    return Counter(listed.replace(",", " ").split())
 
 
 @pytest.mark.parametrize("row", BY_HAND)

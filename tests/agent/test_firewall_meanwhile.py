@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.agent.namespaces import needs_root, run
-from tests.agent.test_firewall import HOOKS, names_in, only_from, words
+from tests.agent.tables import names_in, words
+from tests.agent.test_firewall import HOOKS, only_from
 from tests.agent.three import OUTSIDE, A, B, C, Three
 from tortie.addressing.allocator import address
 from tortie.agent import nfnetlink as nf
