@@ -218,7 +218,7 @@ def _kill(town: Town, node: str) -> str:
 
 # What somebody does: a pattern of the table's rules, each after its chain's name, and what is done wherever it is found.
 BY_HAND = {
-    "the rules that drop are deleted": (r"^(list-\S+-to) drop # handle (\d+)$", r"delete rule inet tortie \1 handle \2"),
+    "the rules that drop accept": (r"^(list-\S+-to) drop # handle (\d+)$", r"replace rule inet tortie \1 handle \2 accept"),
     "the rules of lists of policies are deleted": (r"^(list-\S+) .* # handle \d+$", r"flush chain inet tortie \1"),
     "the rules of a chain that all take are deleted": ("^", "flush chain inet tortie to-pods"),
     "a chain is deleted": ("^", "flush chain inet tortie to-pods; delete chain inet tortie to-pods"),

@@ -42,7 +42,7 @@ class Closed(Exception):
 
 
 class Tally:
-    """What counters have counted, also those that began anew with another table."""
+    """What counters have counted, also those that began anew with a table that was made anew."""
 
     def __init__(self) -> None:
         self._last: Mapping[Counted, tuple[int, int]] = {}
