@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tortie.api.bgp import FilterRule
 from tortie.api.calico import TARGETS, Translation, translate
-from tortie.api.calico_losses import Finding, text
+from tortie.api.calico_losses import SPEAKERS, Finding, text
 from tortie.api.kinds import KINDS
 from tortie.controller.status import unsupported
+from tortie.routing import peering
 
 MODELS = {kind.model_fields["kind"].default: kind for kind in KINDS}
 V1, V3 = "crd.projectcalico.org/v1", "projectcalico.org/v3"
@@ -70,12 +71,12 @@ CONFIGURATION: dict[str, Row] = {
     "listenPort": (178, "kept"),
     "bindMode": ("NodeIP", "kept"),
     "ignoredInterfaces": (["docker0"], "kept"),
-    "nodeMeshPassword": ({"secretKeyRef": {"name": "s", "key": "k", "optional": True}}, "kept"),
+    "nodeMeshPassword": ({"secretKeyRef": {"name": "s", "key": "k", "optional": True}}, "note"),
     "nodeMeshMaxRestartTime": ("2m0s", "kept"),
     "nodeMeshFailureDetectionMode": ("BFDIfDirectlyConnected", "kept"),
-    "localWorkloadPeeringIPV4": ("169.254.1.2", "kept"),
-    "localWorkloadPeeringIPV6": ("fe80::1", "kept"),
-    "programClusterRoutes": ("Enabled", "loss"),
+    "localWorkloadPeeringIPV4": ("169.254.1.2", "loss"),
+    "localWorkloadPeeringIPV6": ("fe80::1", "loss"),
+    "programClusterRoutes": ("Enabled", "note"),
 }
 PEER: dict[str, Row] = {
     "node": ("a", "kept"),
@@ -84,10 +85,10 @@ PEER: dict[str, Row] = {
     "asNumber": ("1.10", "kept"),
     "localASNumber": (64513, "kept"),
     "peerSelector": ("rr == 'true'", "kept"),
-    "localWorkloadSelector": ("app == 'router'", "kept"),
+    "localWorkloadSelector": ("app == 'router'", "loss"),
     "keepOriginalNextHop": (True, "kept"),
     "nextHopMode": ("Self", "kept"),
-    "password": ({"secretKeyRef": {"name": "s", "key": "k"}}, "kept"),
+    "password": ({"secretKeyRef": {"name": "s", "key": "k"}}, "note"),
     "sourceAddress": ("None", "kept"),
     "maxRestartTime": ("2m0s", "kept"),
     "failureDetectionMode": ("BFDIfDirectlyConnected", "kept"),
@@ -303,11 +304,18 @@ UNKEPT: dict[str, tuple[dict[str, Any], list[str]]] = {
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": "n", "annotations": {"projectcalico.org/RouteReflectorClusterID": "244.0.0.1"}},
         },
-        ["loss Node/n bgp.routeReflectorClusterID: 244.0.0.1: Tortie doesn't speak BGP yet"],
+        [
+            "note Node/n bgp.routeReflectorClusterID: is an annotation of the Node here: kubectl annotate node n"
+            " tortie.dev/route-reflector-cluster-id=244.0.0.1"
+        ],
     ),
     "a node as calicoctl shows it": (
         calico("Node", {"bgp": {"asNumber": 64513, "ipv4Address": "10.0.0.1/24"}}, "n"),
-        ["loss Node/n bgp.asNumber: 64513: Tortie doesn't speak BGP yet"],
+        ["note Node/n bgp.asNumber: is an annotation of the Node here: kubectl annotate node n tortie.dev/as-number=64513"],
+    ),
+    "an annotation that no shell should run": (
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "annotations": {"projectcalico.org/ASNumber": "1; ls"}}},
+        ["note Node/n bgp.asNumber: is an annotation of the Node here: kubectl annotate node n 'tortie.dev/as-number=1; ls'"],
     ),
     "a node that runs Windows": (
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"kubernetes.io/os": "windows"}}},
@@ -327,6 +335,10 @@ UNKEPT: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["note IPPool/p : is left out: it is being deleted"],
     ),
 }  # fmt: skip
+
+
+def test_annotations_of_a_speaker_are_those_that_nodes_read() -> None:
+    assert [ours for *_, ours in SPEAKERS] == [peering.AS_NUMBER, peering.CLUSTER_ID]
 
 
 @pytest.mark.parametrize("row", UNKEPT)
@@ -443,7 +455,7 @@ def test_the_same_object_twice_is_one_and_two_that_differ_are_named() -> None:
 def test_pools_come_last_and_losses_first() -> None:
     objects = [
         calico("IPPool", {"cidr": "10.1.0.0/16"}),
-        calico("BGPPeer", {"filters": ["f"]}),
+        calico("BGPPeer", {"localWorkloadSelector": "all()"}),
         calico("IPReservation", {"reservedCIDRs": ["10.1.0.1"]}),
     ]
     translation = translate(objects)

@@ -45,7 +45,6 @@ _MANAGED = (
 # Unsigned numbers of Calico's that Go leaves out when they are zero.
 _ZERO_IS_UNSET = frozenset({"blockSize", "asNumber", "localASNumber", "listenPort"})
 
-_BGP = "is kept, but Tortie doesn't speak BGP yet: "
 _EFFECTIVE_BLOCKS = 1024  # of each family, the most that a node ever gets
 _MAX_BLOCKS = 1_000_000  # the most that is taken; older Calicos took any number
 _COOLDOWN = 30  # seconds that a released address rests here
@@ -191,11 +190,9 @@ def _masked(draft: _Draft) -> None:
 
 
 def _pool_after(draft: _Draft) -> None:
-    spec = draft.spec
-    if spec.get("disableBGPExport"):
-        draft.note("spec.disableBGPExport", "true: kept; Tortie doesn't speak BGP yet, so nothing is exported anyway")
-    uses = spec.get("allowedUses", ())
-    if "LoadBalancer" in uses:
+    if draft.spec.get("disableBGPExport"):
+        draft.note("spec.disableBGPExport", "true: kept; peers outside aren't told of its blocks, and other nodes are")
+    if "LoadBalancer" in draft.spec.get("allowedUses", ()):
         draft.loss("spec.allowedUses", "LoadBalancer: kept, but Tortie gives no addresses to Services yet")
 
 
@@ -223,6 +220,16 @@ def _bgp_before(draft: _Draft) -> None:
             draft.note("spec.logSeverityScreen", f"{severity} is Debug now")
 
 
+def _bgp_after(draft: _Draft) -> None:
+    """Name what a session needs besides the object, and pods that would peer."""
+    for field in ("nodeMeshPassword", "password"):
+        if secret := mapping(mapping(draft.spec.get(field)).get("secretKeyRef")).get("name"):
+            draft.note(f"spec.{field}", f"make Secret {secret} in Tortie's namespace, and name it in the chart's bgp.secrets")
+    for field in ("localWorkloadSelector", "localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6"):
+        if value := draft.spec.get(field):
+            draft.loss(f"spec.{field}", f"{text(value)}: kept, but pods can't peer with their node yet")
+
+
 _BEFORE: dict[str, Callable[[_Draft], None]] = {
     "IPPool": _pool_before,
     "IPAMConfiguration": _ipam_before,
@@ -232,15 +239,15 @@ _AFTER: dict[str, Callable[[_Draft], None]] = {
     "IPPool": _pool_after,
     "IPAMConfiguration": _ipam_after,
     "IPReservation": lambda draft: None,  # noqa: ARG005
-    "BGPConfiguration": lambda draft: draft.loss("", _BGP + "what it advertises today, no router learns any more"),
-    "BGPPeer": lambda draft: draft.loss("", _BGP + "the peering ends with Calico"),
-    "BGPFilter": lambda draft: draft.loss("", _BGP + "there are no routes to filter"),
+    "BGPConfiguration": _bgp_after,
+    "BGPPeer": _bgp_after,
+    "BGPFilter": lambda draft: None,  # noqa: ARG005
 }
 
 # Calico's fields that we don't have.
 _DROPPED = {
-    ("BGPPeer", "keepaliveTime"): "Tortie's BGPPeer has no such field",
-    ("BGPConfiguration", "programClusterRoutes"): "the agents set the routes between nodes themselves",
+    ("BGPPeer", "keepaliveTime"): "a silent peer counts as there for 90 s here; failureDetectionMode notices its end sooner",
+    ("BGPConfiguration", "programClusterRoutes"): "BIRD sets the routes of what nothing encapsulates, the agents all others",
     ("IPAMConfiguration", "kubeVirtVMAddressPersistence"): "a virtual machine that moves gets another address",
     ("IPAMConfiguration", "minIPReclaimAgeSeconds"): f"a released address rests {_COOLDOWN} s here",
 }
@@ -252,7 +259,8 @@ def _known(target: type[Resource], draft: _Draft) -> Spec:
     kept: Spec = _split(_inner(target.model_fields["spec"].annotation), draft.spec, "", dropped)
     for path, value in dropped:
         why = _DROPPED.get((draft.kind, path), "Tortie doesn't know this field")
-        harmless = value in (False, "Disabled") or (path == "minIPReclaimAgeSeconds" and _short(value))
+        harmless = value in (False, "Disabled") or path == "programClusterRoutes"
+        harmless = harmless or (path == "minIPReclaimAgeSeconds" and _short(value))
         (draft.note if harmless else draft.loss)(f"spec.{path}", f"{text(value)}: is not kept; {why}")
     return kept
 

@@ -4,6 +4,7 @@ Kinds, fields and defaults follow Calico's `projectcalico.org/v3` and `crd.proje
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
@@ -29,6 +30,12 @@ class Finding(NamedTuple):
         return f"{self.kind}/{self.name}" if self.name else self.kind
 
 
+# What Calico keeps of a node as a BGP speaker, in an annotation of the Node or a field of its own Node; and ours
+# (`tortie.routing.peering`).
+SPEAKERS = (
+    ("projectcalico.org/ASNumber", "asNumber", "tortie.dev/as-number"),
+    ("projectcalico.org/RouteReflectorClusterID", "routeReflectorClusterID", "tortie.dev/route-reflector-cluster-id"),
+)
 CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 
 _POLICY = "is not kept: Tortie knows none of Calico's own policies, so what it alone forbids is allowed; write a NetworkPolicy"
@@ -167,10 +174,10 @@ def _node(node: Object) -> Iterator[Finding]:
     """Yield what Calico keeps of a node: Kubernetes' Node with its annotations, or Calico's own as calicoctl shows it."""
     metadata, name = mapping(node.get("metadata")), name_of(node)
     annotations, bgp = mapping(metadata.get("annotations")), mapping(mapping(node.get("spec")).get("bgp"))
-    for annotation, field in (("ASNumber", "asNumber"), ("RouteReflectorClusterID", "routeReflectorClusterID")):
-        value = annotations.get(f"projectcalico.org/{annotation}") or bgp.get(field)
-        if value:
-            yield Finding("loss", "Node", name, f"bgp.{field}", f"{value}: Tortie doesn't speak BGP yet")
+    for its, field, ours in SPEAKERS:
+        if value := annotations.get(its) or bgp.get(field):
+            command = shlex.join(["kubectl", "annotate", "node", name, f"{ours}={text(value)}"])
+            yield Finding("note", "Node", name, f"bgp.{field}", f"is an annotation of the Node here: {command}")
     if mapping(metadata.get("labels")).get("kubernetes.io/os") == "windows":
         yield Finding("loss", "Node", name, "", "runs Windows: Tortie runs on Linux nodes only")
 

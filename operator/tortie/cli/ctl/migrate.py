@@ -27,14 +27,17 @@ The order of a migration:
   2. helm install tortie helm/tortie -n tortie-system --create-namespace
                                              Calico stays in charge: its CNI
                                              configuration comes first on the nodes
-  3. tortiectl migrate from-calico --apply   pools are written disabled
+  3. tortiectl migrate from-calico --apply   pools are written disabled, and
+                                             BGPConfigurations and BGPPeers are
+                                             left for step 6
   4. remove Calico, and on every node its CNI configuration in /etc/cni/net.d
   5. reboot every node: Calico's rules are gone then, and its pods wait for new
      addresses
-  6. enable the pools, as the end of step 3 says
+  6. do what the end of step 3 says: have nodes speak BGP, and enable the pools
 
 Pools of one range in use by both would give out addresses twice, and Tortie doesn't know which addresses pods still have
-from Calico. That is why the pools stay disabled until 6.
+from Calico. That is why the pools stay disabled until 6. Calico's BIRD and Tortie's would delete each other's routes. That is
+why nodes don't speak BGP until 6.
 """
 
 
@@ -48,7 +51,7 @@ def command() -> None:
 @click.option("--apply", is_flag=True, help="Write the objects. Without it nothing is written.")
 @click.option("--accept-losses", is_flag=True, help="Write although the cluster loses what the findings call a loss.")
 @click.option("--overwrite", is_flag=True, help="Give objects that are there with other values Calico's values.")
-@click.option("--enable-pools", is_flag=True, help="Leave pools enabled. Only where Calico gives out no addresses any more.")
+@click.option("--enable-pools", is_flag=True, help="Leave pools enabled, and have nodes speak BGP. Only where Calico is gone.")
 @OUTPUT
 @click.pass_obj
 def from_calico(
@@ -59,14 +62,14 @@ def from_calico(
     translation = translate(source.objects, enable_pools=enable_pools)
 
     async def planned(client: Client) -> Plan:
-        return await migration.plan(client, translation, overwrite=overwrite, must_try=apply)
+        return await migration.plan(client, translation, overwrite=overwrite, must_try=apply, alone=enable_pools)
 
     try:
         plan = cluster.ask(planned)
     except click.ClickException as error:
         if apply or not path:
             raise
-        plan = migration.untried(translation, error.message)  # files can be read without a cluster
+        plan = migration.untried(translation, error.message, alone=enable_pools)  # files can be read without a cluster
     _shown(source, plan, output)
     if not apply:
         click.echo(next_step(plan), err=output in ("json", "yaml"))
@@ -110,9 +113,9 @@ def finding_rows(plan: Plan) -> list[Row]:
 def next_step(plan: Plan) -> str:
     """Return the sentences that end a dry run: what was not done, and what to do next."""
     writes = [change for change in plan.changes if change.is_write]
-    differ = [change for change in plan.changes if change.change == "differs"]
+    differ, later = plan.that("differs"), plan.that("later")
     if not writes and not differ:
-        return "Nothing is to be written: what can be kept is there already."
+        return f"Nothing is to be written: what can be kept is there already.{_later(len(later))}"
     options = ["--apply"]
     options += ["--overwrite"] if differ else []
     options += ["--accept-losses"] if plan.of("loss", "refused") else []
@@ -120,12 +123,12 @@ def next_step(plan: Plan) -> str:
     if plan.untried:
         said += f" They are not tried with an API server yet: {plan.untried}."
         said += " Before --apply: helm install tortie helm/tortie -n tortie-system --create-namespace"
-    return said
+    return f"{said}{_later(len(later))}"
 
 
 def refusal(plan: Plan, *, accept_losses: bool) -> str:
     """Return why nothing is written; empty where nothing speaks against it."""
-    differ = [f"{'/'.join(change.key)} ({', '.join(change.fields)})" for change in plan.changes if change.change == "differs"]
+    differ = [f"{'/'.join(change.key)} ({', '.join(change.fields)})" for change in plan.that("differs")]
     if differ:
         return f"nothing is written: there with other values: {'; '.join(differ)}. --overwrite gives them Calico's"
     if plan.of("loss", "refused") and not accept_losses:
@@ -137,11 +140,22 @@ def done(plan: Plan, written: int) -> str:
     """Return the sentences that end a migration: what was written, and how its pools are enabled."""
     # Those that Calico uses; what it had disabled stays so.
     names = [finding.name for finding in plan.of("note") if (finding.kind, finding.field) == ("IPPool", "spec.disabled")]
-    said = f"Written: {_objects(written)}."
+    said = f"Written: {_objects(written)}.{_later(len(plan.that('later')))}"
     if not names:
         return said
     patch = f'kubectl patch ippools.tortie.dev {" ".join(names)} --type=merge -p \'{{"spec":{{"disabled":false}}}}\''
     return f"{said} The pools are disabled. When Calico and the pods with its addresses are gone:\n{patch}"
+
+
+def _later(count: int) -> str:
+    if not count:
+        return ""
+    keep = "tortiectl migrate from-calico -o yaml > tortie.yaml"
+    return (
+        f" Left for later: {_objects(count)} that nodes speak BGP by, because two BIRDs on a node delete each other's routes."
+        f" Keep them now ({keep}), and when Calico runs on no node any more, before pools are enabled:"
+        " kubectl apply -f tortie.yaml"
+    )
 
 
 def _losses(plan: Plan) -> str:

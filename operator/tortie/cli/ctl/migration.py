@@ -3,7 +3,7 @@
 import ipaddress
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import click
@@ -20,12 +20,17 @@ _TRIED = {"dryRun": "All"}
 # What the API server puts before a rule's message in place of the value, which our rules show themselves.
 _TYPE = re.compile(r'^Invalid value: "(string|object|integer|array)": ')
 Key = tuple[str, str]
+# Nodes speak BGP as soon as one of these is there, and two BIRDs on a node delete each other's routes.
+_SPEAKING = frozenset({"BGPConfiguration", "BGPPeer"})
 
 
 class Change(NamedTuple):
-    """What becomes of one object of ours; `there` is what is there already, `fields` where it has other values."""
+    """What becomes of one object of ours; `there` is what is there already, `fields` where it has other values.
 
-    change: Literal["create", "same", "differs", "overwrite"]
+    `later`: it isn't written while Calico may run.
+    """
+
+    change: Literal["create", "same", "differs", "overwrite", "later"]
     wire: Wire
     there: Object | None = None
     fields: tuple[str, ...] = ()
@@ -52,16 +57,21 @@ class Plan(NamedTuple):
         """Return the findings of these levels."""
         return [finding for finding in self.findings if finding.level in levels]
 
+    def that(self, change: str) -> list[Change]:
+        """Return the changes of this kind."""
+        return [one for one in self.changes if one.change == change]
 
-def untried(translation: Translation, reason: str) -> Plan:
+
+def untried(translation: Translation, reason: str, *, alone: bool) -> Plan:
     """Return a plan for a cluster of which nothing is known."""
-    return Plan(tuple(Change("create", wire) for wire in translation.objects), translation.findings, reason)
+    changes = [Change("create", wire) for wire in translation.objects]
+    return Plan(tuple(_kept_back(changes, alone=alone)), translation.findings, reason)
 
 
-async def plan(client: Client, translation: Translation, *, overwrite: bool, must_try: bool) -> Plan:
+async def plan(client: Client, translation: Translation, *, overwrite: bool, must_try: bool, alone: bool) -> Plan:
     """Return what is to be done, tried by the API server's dry run; what it refuses is a finding.
 
-    `must_try`: raise ApiError where objects can't be tried, as before writing; else the plan says why.
+    `must_try`: raise ApiError where objects can't be tried, as before writing; else the plan says why. `alone`: Calico is gone.
     """
     try:
         there = await _there(client, translation.objects)
@@ -71,10 +81,17 @@ async def plan(client: Client, translation: Translation, *, overwrite: bool, mus
         if must_try:
             raise
         reason = "Tortie isn't installed here" if isinstance(error, NotFound) else str(error)
-        return untried(translation, reason)
+        return untried(translation, reason, alone=alone)
     findings = ordered([*translation.findings, *refused, *overlaps(translation.objects, there)])
     bad = {(finding.kind, finding.name) for finding in refused}
-    return Plan(tuple(change for change in changes if change.key not in bad), findings)
+    return Plan(tuple(_kept_back((change for change in changes if change.key not in bad), alone=alone)), findings)
+
+
+def _kept_back(changes: Iterable[Change], *, alone: bool) -> Iterator[Change]:
+    """Yield changes, those that would have nodes speak BGP beside Calico for later."""
+    for one in changes:
+        waits = one.change == "create" and one.key[0] in _SPEAKING and not alone
+        yield one._replace(change="later") if waits else one
 
 
 def key(one: Object) -> Key:
