@@ -15,6 +15,7 @@ from tortie.addressing.wants import FIXED, POOLS
 from tortie.api.crd import object_schema
 from tortie.api.ippool import IPPool, IPPoolSpec
 from tortie.api.kinds import KINDS
+from tortie.controller.status import spoken
 
 ANNOTATIONS = {*FIXED, *(name for names in POOLS.values() for name in names)}
 
@@ -31,7 +32,7 @@ def test_values(tmp_path: Path, values: dict[str, Any]) -> None:
     Kubectl(tmp_path / "nowhere").helm("template", "tortie", str(ROOT / "helm" / "tortie"), *options)
 
 
-@pytest.mark.parametrize("sample", [*samples("pools.md"), *samples("choosing-a-mode.md")], ids=str)
+@pytest.mark.parametrize("sample", [*samples("pools.md"), *samples("choosing-a-mode.md"), *samples("bgp.md")], ids=str)
 def test_objects(sample: dict[str, Any]) -> None:
     kind = next((k for k in KINDS if k.__name__ == sample.get("kind")), IPPool)
     assert sample.get("kind", "IPPool").lower() in OURS
@@ -42,3 +43,7 @@ def test_objects(sample: dict[str, Any]) -> None:
         parsed = IPPoolSpec.model_validate(spec)
         selector.parse(parsed.node_selector)
         selector.parse(parsed.namespace_selector or "")
+    elif kind is not IPPool:
+        kind.model_validate(sample)
+        if kind.__name__.startswith("BGP"):
+            assert [c["reason"] for c in spoken(sample)["conditions"]] == ["Supported"]
