@@ -71,3 +71,14 @@ def test_back_to_direct_routes() -> None:
     one = reached()
     one.settle(BY_BGP, {BLOCK: BIRDS})
     assert one.settle(DIRECT, {}) == (set(), {OURS})
+
+
+def test_a_route_to_more_than_the_block_leads_there_too() -> None:
+    """A router may tell a pool's range alone, where a filter takes it."""
+    one = reached()
+    one.settle(DIRECT)
+    assert one.settle(BY_BGP, {POOL: BIRDS._replace(to=POOL)}) == ({OURS}, set())
+    every = parse("0.0.0.0/0")
+    other = reached()
+    other.settle(DIRECT)
+    assert other.settle(BY_BGP, {every: BIRDS._replace(to=every)}) == (set(), set()), "the default route leads anywhere"

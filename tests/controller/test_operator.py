@@ -126,6 +126,10 @@ SPOKEN: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
         "BGPConfiguration", "node.a", {"prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["x"]}]},
         "Invalid", "spec.prefixAdvertisements",
     ),
+    "the mesh of one node": (
+        "BGPConfiguration", "node.b", {"nodeToNodeMeshEnabled": False}, "Invalid",
+        "spec.nodeToNodeMeshEnabled: it holds for all nodes alike; write it in default alone",
+    ),
     "a rule about no range": ("BGPFilter", "in", {"importV4": [{"action": "Accept", "matchOperator": "In"}]}, "Invalid", "[0]"),
 }  # fmt: skip
 

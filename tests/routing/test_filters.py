@@ -105,12 +105,14 @@ ROWS = {
         "{action: Accept, asPathPrefix: [ten]}", wrong="spec.importV4[0].asPathPrefix: 'ten' is no AS number: write 64512"
     ),
     "an empty path is any": Row("{action: Accept, asPathPrefix: []}", "accept;"),
-    "priority": Row("{action: Accept, priority: 100}", "if defined(krt_metric) && krt_metric = 100 then { accept; }"),
+    "priority": Row(
+        "{action: Accept, priority: 100}", "if defined(bgp_local_pref) && bgp_local_pref = 2147483547 then { accept; }"
+    ),
     "all conditions": Row(
         f"{{action: Reject, {TEN}, matchOperator: In, source: RemotePeers, interface: eth0, peerType: eBGP,"
         " communities: {values: ['1:2']}, asPathPrefix: [1], priority: 3}",
         'if net ~ [10.0.0.0/8{8,32}] && source = RTS_BGP && ifname ~ "eth0" && foreign && (1,2) ~ bgp_community'
-        " && bgp_path ~ [= 1 * =] && defined(krt_metric) && krt_metric = 3 then { reject; }",
+        " && bgp_path ~ [= 1 * =] && defined(bgp_local_pref) && bgp_local_pref = 2147483644 then { reject; }",
     ),
     "add a community": Row(
         "{action: Accept, operations: [{addCommunity: {value: '64512:100'}}]}", "bgp_community.add((64512,100)); accept;"
@@ -130,10 +132,12 @@ ROWS = {
         "{action: Accept, operations: [{prependASPath: {prefix: [0]}}]}",
         wrong="spec.importV4[0].operations: '0' is no AS number",
     ),
-    "set the priority": Row("{action: Accept, operations: [{setPriority: {value: 512}}]}", "krt_metric = 512; accept;"),
+    "set the priority": Row(
+        "{action: Accept, operations: [{setPriority: {value: 512}}]}", "bgp_local_pref = 2147483135; accept;"
+    ),
     "operations, in order": Row(
         f"{{action: Accept, {TEN}, operations: [{{setPriority: {{value: 5}}}}, {{addCommunity: {{value: '1:2'}}}}]}}",
-        "if net ~ [10.0.0.0/8{8,32}] then { krt_metric = 5; bgp_community.add((1,2)); accept; }",
+        "if net ~ [10.0.0.0/8{8,32}] then { bgp_local_pref = 2147483642; bgp_community.add((1,2)); accept; }",
     ),
     "nothing is changed of what is rejected": Row("{action: Reject, operations: [{setPriority: {value: 5}}]}", "reject;"),
 }

@@ -72,12 +72,14 @@ MESH = {
     "without any configuration": Row(peer(""), (f"{TOR}, direct",)),
     "on": Row("BGPConfiguration/default: {nodeToNodeMeshEnabled: true}", (f"{TO_B4}, direct",)),
     "off": Row(MESH_OFF, (), ("=",)),
-    "off for one node": Row("BGPConfiguration/node.a: {nodeToNodeMeshEnabled: false}", (), ("=",)),
+    "off for one node is for none: the other side would wait": Row(
+        "BGPConfiguration/node.a: {nodeToNodeMeshEnabled: false}", (f"{TO_B4}, direct",)
+    ),
     "off for another node": Row("BGPConfiguration/node.b: {nodeToNodeMeshEnabled: false}", (f"{TO_B4}, direct",)),
-    "what is said of one node comes before what is said of all": Row(
-        "BGPConfiguration/default: {nodeMeshMaxRestartTime: 1m, nodeMeshFailureDetectionMode: None}\n"
+    "of the mesh what is said of all holds, of the node what is said of it": Row(
+        "BGPConfiguration/default: {nodeMeshMaxRestartTime: 1m, asNumber: 64520}\n"
         "BGPConfiguration/node.a: {nodeMeshMaxRestartTime: 30s}",
-        (f"{TO_B4}, direct, restart 30",),
+        (f"{TO_B4}, direct, restart 60",),
     ),
     "password": Row(
         "BGPConfiguration/default: {nodeMeshPassword: {secretKeyRef: {name: bgp, key: mesh}}}",

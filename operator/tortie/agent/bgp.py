@@ -30,6 +30,7 @@ from tortie.routing.peering import Objects, Problems, Speaker
 
 _log = logging.getLogger(__name__)
 
+NO_PORT = "No listening socket"  # what BIRD says where another program has its port
 # Seconds between two looks at sessions.
 LOOK = 5.0
 # Seconds for which a session isn't up until that is a problem: one that a change ended comes back in a few.
@@ -41,10 +42,12 @@ class Around(NamedTuple):
 
     Attributes:
         node: The node's own Node; its annotations are read.
+        past: What it said of itself before.
         own: The node's own blocks.
     """
 
     node: lean.OwnNode
+    past: lean.NetworkBgp | None
     addresses: Mapping[Family, NodeAddress]
     own: tuple[Range, ...]
     pools: tuple[Advertised, ...]
@@ -119,16 +122,16 @@ class Bgp:
         else:
             self._speakers[name] = found
 
-    def said(self, node: lean.OwnNode) -> lean.NetworkBgp | None:
-        """Return what the node says of itself, None where nodes speak no BGP or it can't be told."""
-        if not self.speaks or not self.is_known:
+    def said(self, node: lean.OwnNode, past: lean.NetworkBgp | None) -> lean.NetworkBgp | None:
+        """Return what the node says of itself: what it said before, where that can't be told; None where nodes speak no BGP."""
+        if not self.speaks:
             return None
         meta = node.metadata
         try:
-            return peering.speaker(meta.name, meta.labels, meta.annotations, self._objects)
+            return peering.speaker(meta.name, meta.labels, meta.annotations, self._objects) if self.is_known else past
         except ValueError as error:
-            self._problems[f"Node {meta.name}"] = str(error)
-            return None
+            self._problems[f"Node {meta.name}"] = f"{error}; what it said before holds"
+            return past
 
     async def tell(self, around: Around, routes: Mapping[Range, Route]) -> None:
         """Tell BIRD what it is to do now; `routes` are those that it gave to the kernel."""
@@ -153,7 +156,7 @@ class Bgp:
 
     def _decide(self, around: Around) -> tuple[Plan | None, str, Problems]:
         name, objects = around.node.metadata.name, self._objects
-        said = self.said(around.node)
+        said = self.said(around.node, around.past)
         if said is None:
             return None, "", dict(self._problems)
         labels = around.node.metadata.labels
@@ -204,6 +207,8 @@ class Bgp:
             self.states = await self._bird.sessions()
         except BirdError as error:
             _log.debug("BIRD doesn't tell of its sessions: %s", error)
+        if any(one.error.endswith(NO_PORT) for one in self.states):
+            await self._bird.tell_again()
         now = time.monotonic()
         self._down = {one.name: self._down.get(one.name, now) for one in self.states if not one.is_up}
         return self.states

@@ -67,6 +67,11 @@ class Bird:
             self._wanted, self._ends = text, ends
             self._changed.set()
 
+    async def tell_again(self) -> None:
+        """Have BIRD take its configuration once more: a session whose port was another program's is disabled until then."""
+        with suppress(BirdError):
+            await control.ask(self.socket, "configure")
+
     async def sessions(self) -> list[SessionState]:
         """Return how its sessions are; raises BirdError."""
         return await control.sessions(self.socket) if self.is_wanted else []

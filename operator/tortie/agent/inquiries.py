@@ -82,6 +82,7 @@ class Inquiries:
             "problems": [
                 *(f"{what}: {reason}" for what, reason in self._node.problems.items()),
                 *([why] if ledger.lost and ledger.is_writable else []),
+                *self._bgp.problems,
             ],
         }
 

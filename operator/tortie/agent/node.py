@@ -222,7 +222,7 @@ class NodeWatch:
     def _await(self, bird: Mapping[Range, Route]) -> dict[str, str]:
         """Return the blocks that BGP should carry and for long has given no route to."""
         now, carried = time.monotonic(), {one.to: one for one in self._reach.ways if one.carrier == "BGP"}
-        self._lacking = {to: self._lacking.get(to, now) for to in carried.keys() - bird.keys()}
+        self._lacking = {to: self._lacking.get(to, now) for to in carried if reach.leading(to, bird) is None}
         return {
             str(to): f"BGP gives no route to node {carried[to].node}; look at its sessions: tortiectl node status"
             for to, since in self._lacking.items()
@@ -233,7 +233,9 @@ class NodeWatch:
         """Tell BIRD what it is to do, once what isn't its work any more is done."""
         node = self._nodes.store.get(self._node)
         if node is not None and self.here:
-            around = Around(node, dict(self.here), tuple(sorted(own)), self._facts.advertised())
+            network = self._networks.store.get(self._node)
+            past = network.status.bgp if network else None
+            around = Around(node, past, dict(self.here), tuple(sorted(own)), self._facts.advertised())
             await self._bgp.tell(around, bird)
 
     async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
@@ -291,7 +293,7 @@ class NodeWatch:
             addresses=tuple(str(self.here[family]) for family in _FAMILIES if family in self.here),
             vxlan=self._said.vxlan,
             ipip=self._said.ipip,
-            bgp=self._bgp.said(node),
+            bgp=self._bgp.said(node, past.bgp),
             mtu=self._facts.mtu(),
             pools=self._facts.pools(),
             short=self._facts.short(),

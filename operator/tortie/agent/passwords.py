@@ -1,26 +1,21 @@
 """The passwords of BGP sessions, from Secrets beside the agents: those that objects name and that a Role lets agents read.
 
-A Secret is read by its name, now and then: who may list or watch Secrets may read them all.
+Each is watched by its name alone, so that all nodes hear of a change at once: who may list all Secrets may read them all.
 """
 
 import asyncio
 import base64
 import binascii
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from tortie.api import lean
-from tortie.kube.client import ApiError, Client
-from tortie.kube.errors import Forbidden, NotFound
+from tortie.kube.client import Client
 from tortie.kube.resource import Resource
+from tortie.kube.stream import Stream
 from tortie.routing.peering import Secrets
 
-_log = logging.getLogger(__name__)
-
 SECRETS = Resource("", "v1", "secrets", namespaced=True)
-# Seconds between two readings; of one that isn't there somebody is about to make.
-REREAD, MISSING = 60.0, 5.0
 
 
 class Passwords:
@@ -29,51 +24,47 @@ class Passwords:
     def __init__(self, client: Client, namespace: str) -> None:
         self._client, self._namespace = client, namespace
         self.changed: Callable[[], None] = lambda: None
-        self.known: Secrets = {}
-        self._read: dict[str, dict[str, str]] = {}  # what is there of each Secret that was asked for
-        self._wanted: frozenset[str] = frozenset()
-        self._wake = asyncio.Event()
+        self._streams: dict[str, Stream[lean.Secret]] = {}
+        self._news = asyncio.Event()
+
+    @property
+    def known(self) -> Secrets:
+        """Their values, by the Secret's name and the key; those that are no text are left out."""
+        found = dict[tuple[str, str], str]()
+        for name, stream in self._streams.items():
+            for secret in stream.store.values():
+                for key, value in secret.data.items():
+                    with suppress(UnicodeDecodeError, binascii.Error):
+                        found[name, key] = base64.b64decode(value).decode()
+        return found
 
     def want(self, names: Iterable[str]) -> bool:
-        """Have these Secrets read; whether they all were."""
-        if (wanted := frozenset(names)) != self._wanted:
-            self._wanted = wanted
-            self._wake.set()
-        return wanted <= self._read.keys()
+        """Have these Secrets watched; whether it is known of each whether it is there, and may be read."""
+        wanted = set(names) if self._namespace else set()
+        if wanted != self._streams.keys():
+            kept = {name: self._streams[name] for name in self._streams.keys() & wanted}
+            self._streams = kept | {name: self._stream(name) for name in wanted - self._streams.keys()}
+            self._news.set()
+        return all(stream.synced.is_set() or stream.is_lost for stream in self._streams.values())
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        while True:
-            self._wake.clear()
-            await self._read_all()
-            is_there = all(self._read.get(name) for name in self._wanted)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), REREAD if is_there else MISSING)
-
-    async def _read_all(self) -> None:
-        found = dict[str, dict[str, str]]()
-        for name in sorted(self._wanted):
-            try:
-                found[name] = await self._one(name)
-            except ApiError as error:  # the API server is away: what was known counts on
-                _log.warning("Secret %s can't be read: %s; trying again", name, error)
-                if name in self._read:
-                    found[name] = self._read[name]
-        if found != self._read:
-            self._read = found
-            self.known = {(name, key): value for name, data in found.items() for key, value in data.items()}
-            self.changed()
-
-    async def _one(self, name: str) -> dict[str, str]:
-        """Return a Secret's values, without those that are no text; nothing where there is none, or agents may not read it."""
-        if not self._namespace:
-            return {}
+        tasks = dict[Stream[lean.Secret], asyncio.Task[None]]()
         try:
-            secret = await self._client.get(SECRETS.path(name, namespace=self._namespace), into=lean.Secret)
-        except (NotFound, Forbidden):
-            return {}
-        values = dict[str, str]()
-        for key, value in secret.data.items():
-            with suppress(UnicodeDecodeError, binascii.Error):
-                values[key] = base64.b64decode(value).decode()
-        return values
+            while True:
+                self._news.clear()
+                for stream in tasks.keys() - set(self._streams.values()):
+                    tasks.pop(stream).cancel()
+                for stream in set(self._streams.values()) - tasks.keys():
+                    tasks[stream] = asyncio.create_task(stream.run())
+                await self._news.wait()
+        finally:
+            for task in tasks.values():
+                task.cancel()
+
+    def _stream(self, name: str) -> Stream[lean.Secret]:
+        path = SECRETS.path(namespace=self._namespace)
+        return Stream(self._client, path, lean.Secret, self._on_change, field_selector=f"metadata.name={name}")
+
+    def _on_change(self, _old: lean.Secret | None, _new: lean.Secret | None) -> None:
+        self.changed()

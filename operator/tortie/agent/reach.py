@@ -118,13 +118,20 @@ class Reach:
         return {what: why for other in self._others.values() for what, why in other.problems.items()}
 
 
+def leading(to: Range, bird: Mapping[Range, Route]) -> Route | None:
+    """Return BIRD's route that leads to a block: to itself, or to a range that it lies in. The default route is none."""
+    while to.prefix and to not in bird:
+        to = to.parent()
+    return bird.get(to) if to.prefix else None
+
+
 def _left(one: Way, bird: Mapping[Range, Route], things: frozenset[Thing], *, holds: bool) -> frozenset[Thing]:
     """Return what is left of what led to a block that BGP carries, or what is to stay in BIRD's place."""
-    its = bird.get(one.to)
+    its = leading(one.to, bird)
     if its is None or (holds and things):
         return things
     # A link-local next hop says nothing without its link, and that may go.
-    return frozenset((Route(its.to, its.via),)) if holds and its.via and not its.via.within(LINK_LOCAL) else frozenset()
+    return frozenset((Route(one.to, its.via),)) if holds and its.via and not its.via.within(LINK_LOCAL) else frozenset()
 
 
 def own(blocks: Iterable[Range]) -> set[Thing]:

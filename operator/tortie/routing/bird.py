@@ -119,7 +119,7 @@ def _sources(plan: Plan, problems: Problems) -> Iterator[str]:
         refuse = f"if {foreign} then reject; " if foreign else ""
         yield f"filter from_kernel{family} {{ {refuse}if krt_source = {OURS} then reject; accept; }}"
         yield f"protocol kernel kernel{family} {{"
-        yield "  learn; persist; graceful restart; scan time 10; metric 0;"
+        yield f"  learn; persist; graceful restart; scan time 10; metric {METRIC};"
         yield f"  ipv{family} {{ import filter from_kernel{family}; export filter to_kernel{family}; }};"
         yield "}"
 
@@ -173,7 +173,6 @@ def _functions(plan: Plan, problems: Problems) -> Iterator[str]:
         yield f"filter to_kernel{family} {{"
         yield f'  if proto = "gateways{family}" then accept;'
         yield f"  if source != RTS_BGP || dest = RTD_UNREACHABLE || {carried} || is_service{family}() then reject;"
-        yield f"  if in_pool{family}() || ! defined(krt_metric) then krt_metric = {METRIC};"
         yield "  accept;"
         yield "}"
 

@@ -78,7 +78,7 @@ def _conditions(rule: FilterRule, family: Family) -> Iterator[str]:
     if rule.as_path_prefix:
         yield f"bgp_path ~ [= {' '.join(_numbers(rule.as_path_prefix, '.asPathPrefix'))} * =]"
     if rule.priority is not None:
-        yield f"defined(krt_metric) && krt_metric = {rule.priority}"
+        yield f"defined(bgp_local_pref) && bgp_local_pref = {_preference(rule.priority)}"
 
 
 def _most(rule: FilterRule, family: Family) -> int:
@@ -112,7 +112,7 @@ def _changes(rule: FilterRule) -> Iterator[str]:
             # Each goes before those that are there.
             yield from (f"bgp_path.prepend({n});" for n in reversed(_numbers(one.prepend_as_path.prefix, ".operations")))
         if one.set_priority:
-            yield f"krt_metric = {one.set_priority.value};"
+            yield f"bgp_local_pref = {_preference(one.set_priority.value)};"
 
 
 def _numbers(said: Iterable[int | str], where: str) -> list[str]:
@@ -144,3 +144,8 @@ def _community(said: str, where: str) -> tuple[str, str]:
             f"{where}{said!r} is no community: write 64512:100, both up to 65535, or 64512:1:100, each up to 4294967295"
         )
     return kind, f"({','.join(str(int(part)) for part in parts)})"
+
+
+def _preference(priority: int) -> int:
+    """Return a priority, of which a lower one is preferred, as BGP's local preference, of which a higher one is."""
+    return 2**31 - 1 - priority

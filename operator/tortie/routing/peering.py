@@ -117,12 +117,17 @@ class Session:
 text = lru_cache(maxsize=32768)(str)  # of an Address: written several times for each session, and anew for each change
 
 
+# What both sides of a session between nodes must agree in.
+MESH = ("node_to_node_mesh_enabled", "node_mesh_password", "node_mesh_max_restart_time", "node_mesh_failure_detection_mode")
+
+
 def configuration(objects: Objects, node: str) -> ConfigurationSpec:
-    """Return what holds for a node: the configuration `default`, and over it what `node.NAME` says."""
+    """Return what holds for a node: the configuration `default`, and over it what `node.NAME` says of anything but the mesh."""
     named = {one.metadata.name: one.spec for one in objects.configurations}
     found = named.get("default", ConfigurationSpec())
     over = named.get(f"node.{node}", ConfigurationSpec())
-    said = {name: getattr(over, name) for name in over.__struct_fields__ if getattr(over, name) not in (None, ())}
+    names = (name for name in over.__struct_fields__ if name not in MESH)
+    said = {name: getattr(over, name) for name in names if getattr(over, name) not in (None, ())}
     return msgspec.structs.replace(found, **said)
 
 
