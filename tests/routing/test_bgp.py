@@ -80,6 +80,8 @@ def speaking(four: Cluster, router: frr.Router) -> Iterator[Cluster]:  # noqa: A
     wait("sessions are up", lambda: all_up(four, 4 * (3 + 1) * 2), 60)
     yield four
     four.kubectl.run("delete", ALL, "--all")
+    four.kubectl.run("label", "nodes", "--all", "reflector-")
+    four.kubectl.run("annotate", "nodes", "--all", "tortie.dev/route-reflector-cluster-id-")
     wait("no BIRD's route is left", lambda: not any(bird_routes(four, node.name) for node in four.nodes), 60)
 
 
@@ -269,11 +271,12 @@ def test_a_dead_node_s_routes_leave(speaking: Cluster) -> None:
     wait("sessions are up", lambda: all_up(speaking, 24), 60)
     dead, other = speaking.nodes[1], speaking.nodes[0]
     wait("node-1 leads to it by BIRD alone", lambda: leads(speaking, other.name, dead.place.address4) == ["bird"], 60)
-    subprocess.run([*dead.place.enter, "ip", "link", "set", "eth0", "down"], check=True)
+    link = [*speaking.network.hub.enter, "ip", "link", "set", "port1"]  # its cable, at the other end
+    subprocess.run([*link, "down"], check=True)
     try:
         wait("node-1 leads there no more", lambda: not leads(speaking, other.name, dead.place.address4), 20)
     finally:
-        subprocess.run([*dead.place.enter, "ip", "link", "set", "eth0", "up"], check=True)
+        subprocess.run([*link, "up"], check=True)
 
 
 def leads(cluster: Cluster, node: str, address: str) -> list[str]:

@@ -235,7 +235,13 @@ class NodeWatch:
         if node is not None and self.here:
             network = self._networks.store.get(self._node)
             past = network.status.bgp if network else None
-            around = Around(node, past, dict(self.here), tuple(sorted(own)), self._facts.advertised())
+            # What BIRD carries stays its work until the kernel has what takes its place.
+            still = [one.to for one in self._reach.ways if one.carrier == "BGP"]
+            pools = tuple(
+                pool._replace(by_bgp=pool.by_bgp or any(pool.range.contains(to) for to in still))
+                for pool in self._facts.advertised()
+            )
+            around = Around(node, past, dict(self.here), tuple(sorted(own)), pools)
             await self._bgp.tell(around, bird)
 
     async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
