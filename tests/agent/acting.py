@@ -8,16 +8,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.agent.namespaces import namespaces
 from tests.cluster import processes
-from tests.cluster.control_plane import ControlPlane
 from tests.cluster.deploy import ROOT, wait
 from tests.cni.build import plugin
 
 HEALTH_PORT = 9091
 PYTHON = Path(sys.executable)
+
+
+class Plane(Protocol):
+    """Where an API server is."""
+
+    @property
+    def server(self) -> str: ...
+    @property
+    def kubeconfig(self) -> Path: ...
 
 
 class Failed(Exception):
@@ -33,7 +41,7 @@ class AgentNode:
     """One node; `pods` are namespaces for pods."""
 
     name: str
-    plane: ControlPlane
+    plane: Plane
     folder: Path
     path: str
     pods: list[str]
@@ -121,7 +129,7 @@ class AgentNode:
 
 
 @contextmanager
-def agent_nodes(names: Iterable[str], plane: ControlPlane, folder: Path, pods: int, *options: str) -> Iterator[list[AgentNode]]:
+def agent_nodes(names: Iterable[str], plane: Plane, folder: Path, pods: int, *options: str) -> Iterator[list[AgentNode]]:
     """Give nodes with namespaces for so many pods each, their agents not started yet."""
     with ExitStack() as opened:
         agents = []

@@ -106,6 +106,18 @@ def test_a_device_loses_an_address_and_nothing_else() -> None:
         assert "fd00::1" not in found
 
 
+@needs_root
+def test_a_device_that_loses_its_last_address_keeps_its_routes() -> None:
+    """They lead into it until each has another way, and what others still send is taken."""
+    with namespaces(1) as (path,):
+        ensured(path, *FIRST, "10.0.0.1")
+        run(["ip", "route", "add", "10.0.1.0/26", "via", "10.0.1.0", "dev", VXLAN, "onlink", "proto", "201"], path)
+        run([sys.executable, "-c", _STRIP, "10.0.0.1"], path)
+        assert "10.0.1.0/26" in run(["ip", "route", "show", "dev", VXLAN], path)
+        _, held = ensured(path, *FIRST)
+        assert held == {}, "its own address isn't one that a pool gave"
+
+
 def test_each_node_has_a_mac_of_its_own() -> None:
     found = {mac_of(f"node-{n}") for n in range(5000)}
     assert len(found) == 5000

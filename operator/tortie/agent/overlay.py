@@ -1,8 +1,8 @@
 """The node's tunnels: the VXLAN and the IP-in-IP device, made and kept as they should be.
 
 Belongs here: the devices. Does not: what is sent through them (`tortie.agent.forwarding`), nor whose addresses they have
-(`tortie.agent.tunnels`). A device that nobody needs any more stays, without an address: nodes change their minds at different
-times, and what others still send must be taken.
+(`tortie.agent.tunnels`). A device that nobody needs any more stays, without a pool's address: nodes change their minds at
+different times, and what others still send must be taken.
 """
 
 import hashlib
@@ -14,12 +14,15 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.addressing.allocator import Address, address
 from tortie.addressing.ranges import BITS, Family
-from tortie.agent.netlink import AF
+from tortie.agent.netlink import AF, LINK_SCOPE
 from tortie.agent.tunnels import link_of
 from tortie.agent.wire import IPIP, VXLAN, WireError, write_sysctl
 from tortie.routing.carriage import Carried, Carrier, encapsulates
 
 _NODAD = 0x02  # <linux/if_addr.h>: IFA_F_NODAD
+# What every device has as well, in the scope of its link, so that nothing is sent from it. Of one without any IPv4 address the
+# kernel removes all routes (`fib_inetaddr_event`), and takes nothing whose answer would go another way (`fib_validate_source`).
+_DUMMY = address("192.0.0.8")  # RFC 7600, section 4.8: of nodes that have no IPv4 address
 # Bytes that encapsulation takes of a packet: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348); outer IPv4 (RFC 2003).
 VXLAN_BYTES = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
 IPIP_BYTES = 20
@@ -112,8 +115,8 @@ def inventory() -> dict[str, list[Address]]:
     return found
 
 
-def _addresses(kernel: IPRoute, index: int) -> list[Address]:
-    return [address(one.get("address")) for one in kernel.get_addr(index=index) if one["scope"] == 0]
+def _addresses(kernel: IPRoute, index: int, scope: int = 0) -> list[Address]:
+    return [address(one.get("address")) for one in kernel.get_addr(index=index) if one["scope"] == scope]
 
 
 def _find(kernel: IPRoute, name: str) -> Any:
@@ -144,6 +147,8 @@ def _arguments(device: Device) -> dict[str, Any]:
 
 def _give(kernel: IPRoute, index: int, device: Device) -> None:
     there = set(_addresses(kernel, index))
+    if _DUMMY not in _addresses(kernel, index, LINK_SCOPE):
+        kernel.addr("add", index=index, address=str(_DUMMY), prefixlen=BITS[4], family=AF[4], scope=LINK_SCOPE)
     for one in there - device.addresses:
         _take(kernel, index, one)
     for one in device.addresses - there:
