@@ -119,6 +119,36 @@ def test_the_node_s_own_address_and_blocks_count() -> None:
     assert reached.settle(mine) == (route, set()), "what is this node's isn't sent to another"
 
 
+class Told:
+    """A kernel that notes what it is told, and does nothing."""
+
+    def __init__(self) -> None:
+        self.kinds = list[int]()
+
+    def tell(self, messages: list[bytes]) -> dict[int, int]:
+        self.kinds += [int.from_bytes(one[4:6], sys.byteorder) for one in messages]  # nlmsghdr's type
+        return {}
+
+
+NEW_ROUTE, DELETE_ROUTE, NEW_NEIGHBOUR, DELETE_NEIGHBOUR = 24, 25, 28, 29  # <linux/rtnetlink.h>; entries are neighbours, too
+
+
+def test_at_no_moment_a_route_lacks_what_is_behind_it() -> None:
+    block, links = parse("10.0.0.64/26"), {VXLAN: 7, IPIP: 8}
+    vxlan: list[Thing] = [Route(block, address("10.0.0.64"), VXLAN), Neighbour(address("10.0.0.64"), MAC)]
+    vxlan.append(Entry(MAC, address("192.0.2.2")))
+    ipip: list[Thing] = [Route(block, address("192.0.2.2"), IPIP)]
+    for there, wanted, expected in (
+        ([], vxlan, [NEW_NEIGHBOUR, NEW_NEIGHBOUR, NEW_ROUTE]),
+        (vxlan, [], [DELETE_ROUTE, DELETE_NEIGHBOUR, DELETE_NEIGHBOUR]),
+        (ipip, vxlan, [NEW_NEIGHBOUR, NEW_NEIGHBOUR, NEW_ROUTE]),
+        (vxlan, ipip, [NEW_ROUTE, DELETE_NEIGHBOUR, DELETE_NEIGHBOUR]),
+    ):
+        kernel = Told()
+        assert forwarding.write(kernel, links, there, wanted) == {}  # type: ignore[arg-type]
+        assert kernel.kinds == expected
+
+
 def test_what_another_node_has_by_now_isn_t_removed_with_it() -> None:
     """Its tunnel may have the address that the one of before had."""
     reached, terms = Reach(), Terms(HERE, (VXLAN_POOL,))

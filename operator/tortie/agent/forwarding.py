@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
+from itertools import repeat
 from typing import NamedTuple
 
 from tortie.addressing.allocator import Address
@@ -110,8 +111,11 @@ def write(kernel: Netlink, links: Mapping[str, int], there: Collection[Thing], w
     news = sorted(set(wanted).difference(there), key=_key)
     replaced = {place(one) for one in news}
     gone = sorted((one for one in set(there).difference(wanted) if place(one) not in replaced), key=_key, reverse=True)
-    # A route that goes leaves first, so that nothing is sent to where nobody takes it; one in another's place is replaced.
-    done: list[tuple[Thing, bool]] = [*((one, True) for one in gone), *((one, False) for one in news)]
+    # A route that goes leaves first, so that nothing is sent to where nobody takes it; one in another's place is replaced. What
+    # routes of before need goes behind those that take their place.
+    first = [one for one in gone if isinstance(one, Route)]
+    last = [one for one in gone if not isinstance(one, Route)]
+    done: list[tuple[Thing, bool]] = [*zip(first, repeat(True)), *zip(news, repeat(False)), *zip(last, repeat(True))]
     failed = dict[Thing, str]()
     ready = list[tuple[Thing, bytes, bool]]()
     for one, delete in done:
