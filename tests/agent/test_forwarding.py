@@ -119,6 +119,33 @@ def test_the_node_s_own_address_and_blocks_count() -> None:
     assert reached.settle(mine) == (route, set()), "what is this node's isn't sent to another"
 
 
+def test_a_device_that_can_t_be_made_is_one_problem() -> None:
+    """However many blocks are behind it; and none where no way takes it."""
+    without = {VXLAN: "no vxlan", IPIP: "no ipip"}
+    far, near = ("198.51.100.2/24",), ("192.0.2.2/24",)
+    cross, always = Carried(POOL, vxlan="CrossSubnet"), Carried(POOL, vxlan="Always")
+    for pool, at, device, expected in (
+        (cross, far, DEVICE, {VXLAN: "no vxlan"}),
+        (cross, near, DEVICE, {}),
+        (cross, near, None, {}),
+        (always, near, None, {VXLAN: "no vxlan"}),  # no other node can make one either
+        (IPIP_POOL, far, None, {IPIP: "no ipip"}),
+        (Carried(POOL, ipip="CrossSubnet"), near, None, {}),
+    ):
+        reached = Reach()
+        reached.put("b", network("b", "10.0.1.0/26", "10.0.2.0/26", at=at, vxlan=device))
+        reached.settle(Terms(HERE, (pool,)))
+        assert reached.problems_without(without) == expected
+
+
+def test_other_problems_are_said_block_by_block() -> None:
+    reached = Reach()
+    reached.put("b", network("b", "10.0.1.0/26", "10.1.0.0/26", at=("198.51.100.2/24",)))
+    reached.settle(Terms(HERE, (VXLAN_POOL,)))
+    assert [*reached.problems_without({})] == ["10.0.1.0/26", "10.1.0.0/26"]
+    assert [*reached.problems_without({VXLAN: "no vxlan"})] == [VXLAN, "10.1.0.0/26"], "that one is of no pool"
+
+
 class Told:
     """A kernel that notes what it is told, and does nothing."""
 

@@ -75,7 +75,7 @@ def test_what_carries_a_block(row: str) -> None:
     found = way(parse(one.block), one.here, one.there, pool, bgp=one.bgp)
     if isinstance(found, NoWay):
         assert one.carried in found.why
-        assert found.soon == ("yet" in found.why), "what is said soon isn't waited for in vain"
+        assert found.soon == ("VXLAN" if "yet" in found.why else None), "what is said soon isn't waited for in vain"
     else:
         assert f"{found.carrier} {found.via}" == one.carried
 

@@ -119,7 +119,7 @@ def write(kernel: Netlink, links: Mapping[str, int], there: Collection[Thing], w
     failed = dict[Thing, str]()
     ready = list[tuple[Thing, bytes, bool]]()
     for one, delete in done:
-        link = one.link if isinstance(one, Route) else VXLAN
+        link = link_of(one)
         if link and link not in links:
             failed[one] = f"there is no device {link}"
         else:
@@ -130,6 +130,11 @@ def write(kernel: Netlink, links: Mapping[str, int], there: Collection[Thing], w
         if not (delete and code in _GONE):
             failed[one] = os.strerror(code)
     return failed
+
+
+def link_of(one: Thing) -> str:
+    """Return the tunnel that a thing takes, "" for none."""
+    return one.link if isinstance(one, Route) else VXLAN
 
 
 def _key(one: Thing) -> tuple[int, Range | Address | str]:

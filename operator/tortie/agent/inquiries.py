@@ -89,10 +89,9 @@ class Inquiries:
     async def _ways(self, _asked: Question) -> list[dict[str, Any]]:
         there = {route.to: route for route in await asyncio.to_thread(_routes)}
         told = await self._bgp.routes()
-        unreached = {what: why for what, why in self._node.problems.items() if "/" in what and " " not in what}
         found = [_way(one, there.get(one.to), told.get(str(one.to))) for one in self._node.ways]
         known = {one["block"] for one in found}
-        return found + [_no_way(what, why) for what, why in unreached.items() if what not in known]
+        return found + [_no_way(what, why) for what, why in self._node.unreached.items() if what not in known]
 
     async def _denied(self, asked: Question) -> dict[str, Any]:
         return self._denials.after(str(asked["epoch"]), int(asked["number"]))

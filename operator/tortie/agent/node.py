@@ -1,8 +1,10 @@
 """The node's part in the pod network: what NodeNetwork.status says of it, and its routes to the other nodes' blocks."""
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +114,11 @@ class NodeWatch:
         return sorted(self._reach.ways)
 
     @property
+    def unreached(self) -> dict[str, str]:
+        """The blocks that can't be reached, each with its own reason."""
+        return {what: why for what, why in (self.problems | self._reach.problems).items() if "/" in what and " " not in what}
+
+    @property
     def missing(self) -> int:
         """How many blocks of other nodes can't be reached."""
         return len(self.problems)
@@ -191,7 +198,7 @@ class NodeWatch:
         pools = self._facts.carried()
         if pools is None:  # what is there stays
             return
-        links, problems = await self._tunnel(pools)
+        links, without = await self._tunnel(pools)
         own = frozenset(block.range for block in self._facts.own())
         if self._mended < 0:  # the first look
             self._reach.begin(await asyncio.to_thread(forwarding.routes))
@@ -209,10 +216,11 @@ class NodeWatch:
             failed = await asyncio.to_thread(_change, links, gone | (past - self._own), come | (self._own - past))
         if not failed:
             self._mended = mended
-        problems |= self._reach.problems
+        problems = self._tunnels.problems | self._reach.problems_without(without)
         if not self.here:
             problems["this node"] = f"no address of it was found by {' or '.join(set(self._facts.methods.values()))}"
-        problems |= {str(thing): why for thing, why in failed.items()} | self._await(bird)
+        problems |= {str(thing): why for thing, why in failed.items() if forwarding.link_of(thing) not in without}
+        problems |= self._await(bird)
         await self._tell(own, bird)
         for what, why in problems.items():
             if what not in self.problems:
@@ -245,17 +253,16 @@ class NodeWatch:
             await self._bgp.tell(around, bird)
 
     async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
-        """Make the tunnels that these pools take; return their indices, and what is wrong."""
+        """Make the tunnels that these pools take; return their indices, and why others can't be made."""
         needed = [reach.LINKS[carrier] for carrier in encapsulates(pools)]
-        devices, problems, addresses = list[Device](), dict[str, str](), dict[str, Mapping[Family, Address]]()
+        devices, without, addresses = list[Device](), dict[str, str](), dict[str, Mapping[Family, Address]]()
         for name in (VXLAN, IPIP):
             sources = self._facts.sources(name) if name in needed else ()
             addresses[name] = await self._tunnels.addresses(name, sources)
-        problems |= self._tunnels.problems
         for name in needed:
             local = self.here.get(4) or (self.here.get(6) if name == VXLAN else None)
             if local is None:
-                problems[name] = "this node has no address that it could send from"
+                without[name] = "this node has no address that it could send from"
                 continue
             its = Device(name, local.address, self._facts.mtu(), frozenset(addresses[name].values()))
             devices.append(its._replace(mac=overlay.mac_of(self._node), **self._vxlan._asdict()) if name == VXLAN else its)
@@ -265,7 +272,7 @@ class NodeWatch:
             vxlan=lean.NetworkVxlan(overlay.mac_of(self._node), tuple(map(str, vxlan.values()))) if VXLAN in links else None,
             ipip=str(ipip[4]) if IPIP in links and 4 in ipip else None,
         )
-        return links, problems | refused
+        return links, without | refused
 
     async def _publish(self) -> None:
         """Say what is true of the node, where it isn't said yet, and that its network is there."""
@@ -327,8 +334,19 @@ def _make(devices: Iterable[Device]) -> tuple[dict[str, int], dict[str, str]]:
             try:
                 links[device.name] = overlay.ensure(kernel, device)
             except (NetlinkError, OSError) as error:
-                refused[device.name] = f"the device can't be made: {error}; has the kernel {device.kind}?"
+                refused[device.name] = _why_not_made(device.kind, error)
     return links, refused
+
+
+def _why_not_made(kind: str, error: NetlinkError | OSError) -> str:
+    code = error.code if isinstance(error, NetlinkError) else error.errno
+    if code == errno.EOPNOTSUPP:
+        mode = "ipipMode" if kind == "ipip" else "vxlanMode"
+        return (
+            f"the device can't be made: the kernel has no module {kind}; load it (modprobe {kind}), take a kernel that has it,"
+            f" or let no IPPool have another {mode} than Never"
+        )
+    return f"the device can't be made: {os.strerror(code) if code else error}"
 
 
 def _mend(links: Mapping[str, int], wanted: set[Thing]) -> dict[Thing, str]:

@@ -35,10 +35,11 @@ class Terms:
 
 @dataclass(slots=True)
 class _Other:
-    """Another node: the ways to it with what each takes, and what is wrong."""
+    """Another node: the ways to it with what each takes, and what is wrong; by which device a block of it is soon reached."""
 
     ways: dict[Way, frozenset[Thing]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    soon: dict[str, str] = field(default_factory=dict)
 
     @property
     def things(self) -> set[Thing]:
@@ -117,6 +118,13 @@ class Reach:
         """What can't be reached, and why."""
         return {what: why for other in self._others.values() for what, why in other.problems.items()}
 
+    def problems_without(self, refused: Mapping[str, str]) -> dict[str, str]:
+        """Return the problems where devices can't be made: one that a way takes is one problem, and its ways are none."""
+        soon = {what: link for other in self._others.values() for what, link in other.soon.items()}
+        taken = {one.link for one in self.things if isinstance(one, Route)} | {*soon.values()}
+        others = {what: why for what, why in self.problems.items() if soon.get(what) not in refused}
+        return {name: why for name, why in refused.items() if name in taken} | others
+
 
 def leading(to: Range, bird: Mapping[Range, Route]) -> Route | None:
     """Return BIRD's route that leads to a block: to itself, or to a range that it lies in. The default route is none."""
@@ -157,12 +165,13 @@ def _other(
         return _Other()  # it starts: nobody knows its address yet, and that is no problem
     others = [block for block in blocks if block not in terms.own]
     found = [way(block, terms.here, there, pool_of(block, terms.pools), bgp=terms.bgp) for block in others]
-    soon = {one.to for one in found if isinstance(one, NoWay) and one.soon}
+    soon = {one.to: LINKS[one.soon] for one in found if isinstance(one, NoWay) and one.soon}
     ways = {one: things for one, things in past.items() if one.to in soon}
     ways |= {one: frozenset(_things(one, terms.here, there)) for one in found if isinstance(one, Way)}
     before = {**there_is, **{one.to: things for one, things in past.items()}}
     ways |= {one: before.get(one.to, frozenset()) for one in ways if one.carrier == "BGP"}
-    return _Other(ways, {str(one.to): one.why for one in found if isinstance(one, NoWay)})
+    problems = {str(one.to): one.why for one in found if isinstance(one, NoWay)}
+    return _Other(ways, problems, {str(to): link for to, link in soon.items()})
 
 
 def _things(one: Way, here: Node, there: Node) -> Iterator[Thing]:

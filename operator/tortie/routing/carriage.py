@@ -88,12 +88,12 @@ class Way(NamedTuple):
 
 
 class NoWay(NamedTuple):
-    """A block that can't be reached, and why, for people; `soon`: the other node is about to say what is missing."""
+    """A block that can't be reached, and why, for people; `soon`: what carries it once the other node has said its device."""
 
     to: Range
     node: str
     why: str
-    soon: bool = False
+    soon: Carrier | None = None
 
 
 def node_of(network: lean.Network) -> Node:
@@ -146,7 +146,7 @@ def _by_vxlan(block: Range, here: Node, there: Node) -> Way | NoWay:
         return NoWay(block, there.name, _nothing_in_common(here, there))
     if not there.mac or (block.family == 4 and 4 not in there.vxlan):
         what = "IPv4 address" if there.mac else "MAC"
-        return NoWay(block, there.name, f"node {there.name} hasn't said its VXLAN device's {what} yet", soon=True)
+        return NoWay(block, there.name, f"node {there.name} hasn't said its VXLAN device's {what} yet", soon="VXLAN")
     # The device's own IPv6 address lies in its node's block: the kernel refuses it as the next hop to that block as long as
     # another route leads there (`ip6_route_check_nh_onlink`), so no route could take that one's place.
     return Way(block, there.name, "VXLAN", there.vxlan[4] if block.family == 4 else link_local(there.mac))
