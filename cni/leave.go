@@ -18,6 +18,9 @@ const (
 	routeProtocol = 201
 )
 
+// The tunnels' names (operator/tortie/agent/wire.py). What leads through them goes with them.
+var tunnels = []string{"vxlan.tortie", "tunl.tortie"}
+
 // How often a list that was interrupted is asked for again. Pods' links come and go by the hundred, within seconds.
 const listings = 20
 
@@ -52,7 +55,7 @@ func removeLink(name string) error {
 	return err
 }
 
-// removeRest removes routes and files, in their order, if no pod has a link any more.
+// removeRest removes routes, tunnels and files, in their order, if no pod has a link any more.
 func removeRest(remove []string) error {
 	left, err := whole(links)
 	if err != nil || left > 0 {
@@ -64,6 +67,11 @@ func removeRest(remove []string) error {
 	}
 	if err := removeRoutes(routes); err != nil {
 		return err
+	}
+	for _, name := range tunnels {
+		if err := removeLink(name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	for _, path := range remove {
 		if err := os.RemoveAll(path); err != nil {

@@ -47,6 +47,24 @@ func blackhole(t *testing.T, cidr string) {
 	must(t, err, netlink.RouteAdd(&netlink.Route{Dst: block, Type: unix.RTN_BLACKHOLE, Protocol: routeProtocol}))
 }
 
+// tunnel makes a link with a tunnel's name, and a route of another node's block through it; which kind it is doesn't matter here.
+func tunnel(t *testing.T, name, block string) {
+	t.Helper()
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = name
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: "far-" + name[:4]}))
+	link, err := netlink.LinkByName(name)
+	must(t, err, netlink.LinkSetUp(link))
+	_, to, err := net.ParseCIDR(block)
+	route := &netlink.Route{Dst: to, LinkIndex: link.Attrs().Index, Scope: unix.RT_SCOPE_LINK, Protocol: routeProtocol}
+	must(t, err, netlink.RouteAdd(route))
+}
+
+func isLink(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
 func routesLeft(t *testing.T) int {
 	t.Helper()
 	routes, err := ownRoutes()
@@ -75,13 +93,15 @@ func TestTheLastPodsDelRemovesWhatIsLeft(t *testing.T) {
 	first, second := pod(t, "one"), pod(t, "two")
 	blackhole(t, "10.1.0.0/26")
 	blackhole(t, "fd00::/122")
+	tunnel(t, "vxlan.tortie", "10.1.0.64/26")
+	tunnel(t, "tunl.tortie", "10.1.0.128/26")
 	remove := files(t, "tortie", "conflist")
 	must(t, leave(first, remove))
-	if routesLeft(t) != 2 || !exists(remove[0]) || !exists(remove[1]) {
+	if routesLeft(t) != 4 || !isLink("vxlan.tortie") || !isLink("tunl.tortie") || !exists(remove[0]) || !exists(remove[1]) {
 		t.Fatal("a pod is left, and what it needs is gone")
 	}
 	must(t, leave(second, remove))
-	if routesLeft(t) != 0 || exists(remove[0]) || exists(remove[1]) {
+	if routesLeft(t) != 0 || isLink("vxlan.tortie") || isLink("tunl.tortie") || exists(remove[0]) || exists(remove[1]) {
 		t.Error("something is left")
 	}
 	must(t, leave(second, remove)) // the runtime asks again

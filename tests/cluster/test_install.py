@@ -13,6 +13,7 @@ from tests.cluster.demo import pod, run_everywhere
 from tests.cluster.deploy import NAMESPACE, rolled_out, wait
 from tests.cluster.node import Node
 from tortie.agent.install import CONFLIST, LAST_CONFLIST, PLUGIN
+from tortie.agent.wire import VXLAN
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -80,10 +81,14 @@ def test_uninstalled_pods_keep_their_network_and_the_last_one_s_deletion_leaves_
     gone = [one["metadata"]["name"] for one in two.kubectl.get("pods")["items"] if one["spec"]["nodeName"] == "node-2"]
     two.kubectl.run("delete", "pod", *gone, "--wait")
     left = [one["metadata"]["name"] for one in two.kubectl.get("pods")["items"]]
+    for name in (one["metadata"]["name"] for one in two.kubectl.get("ippools")["items"]):
+        two.kubectl.run("patch", "ippool", name, "--type=merge", "-p", '{"spec":{"vxlanMode":"Always"}}')
+    wait("both nodes have a tunnel", lambda: all(VXLAN in shell(one, "ip -o link") for one in node), 60)
     two.kubectl.helm("uninstall", "tortie", "--namespace", NAMESPACE)
     wait("the agents are gone", lambda: not two.kubectl.get("pods", "-n", NAMESPACE)["items"], 60)
     assert files(node[1]) == []
     assert PLUGIN in files(node[0])
+    assert [VXLAN in shell(one, "ip -o link") for one in node] == [True, False]
     first, second = (two.kubectl.get("pod", name)["status"]["podIP"] for name in left[:2])
     two.kubectl.run("exec", left[0], "--", "ping", "-c", "1", "-W", "5", second)
     assert first != second
@@ -93,6 +98,7 @@ def test_uninstalled_pods_keep_their_network_and_the_last_one_s_deletion_leaves_
     wait("nothing is left there", lambda: files(node[0]) == [], 60)
     for one in node:
         assert shell(one, "ip route show proto 201; ip -6 route show proto 201; ip -o link show group 1953460852") == ""
+        assert VXLAN not in shell(one, "ip -o link")
     assert len(two.kubectl.get("ippools")["items"]) == 2, "the CRDs and their objects stay"
 
 

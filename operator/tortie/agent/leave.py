@@ -5,7 +5,7 @@ there. A doubt counts as there.
 
 A runtime without any network configuration (containerd: `cni plugin not initialized`) deletes no pod either, so as long as
 pods of ours run the configuration is replaced by one that adds none and lets them go, sorted last, so that any other
-network's comes first. The last DEL removes it, with the plugin and all else (`cni/leave.go`).
+network's comes first. The last DEL removes it, with tunnels, plugin and all else (`cni/leave.go`).
 """
 
 import asyncio
