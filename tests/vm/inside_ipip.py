@@ -27,6 +27,7 @@ from tests.cluster.network import Network
 from tests.vm.api import Api
 from tests.vm.forks import ForkedAgent
 from tortie.addressing.ranges import parse
+from tortie.agent import overlay
 from tortie.agent.wire import IPIP, VXLAN
 
 PATIENCE = 60.0  # seconds; everything is twenty times as slow here
@@ -329,3 +330,16 @@ def test_the_device_has_no_address_when_no_pool_needs_it(world: World) -> None:
 
         wait("it is freed", gone, PATIENCE)
         assert run(["ip", "route", "show", "dev", IPIP], agent.path) == ""
+
+
+def test_uninstalled_nothing_is_left(world: World) -> None:
+    """Neither where the last pod goes after the agent, nor where the agent itself removes the devices."""
+    for agent in world.agents:
+        agent.close()
+        assert IPIP in run(["ip", "-o", "link"], agent.path)
+    inside(world.agents[0].path, lambda: world.agents[0].cni("DEL", 0, uninstalled=True, remove=[]))
+    inside(world.agents[1].path, overlay.remove_all)
+    for agent in world.agents[:2]:
+        links = run(["ip", "-o", "link"], agent.path)
+        assert IPIP not in links
+        assert VXLAN not in links
