@@ -18,6 +18,10 @@ const (
 	routeProtocol = 201
 )
 
+// What its BIRD marks routes with, beside its own protocol number (operator/tortie/routing/bird.py): another BIRD's have another
+// metric.
+const birdMetric = 768
+
 // The tunnels' names (operator/tortie/agent/wire.py). What leads through them goes with them.
 var tunnels = []string{"vxlan.tortie", "tunl.tortie"}
 
@@ -112,7 +116,21 @@ func links() (int, error) {
 }
 
 func ownRoutes() ([]netlink.Route, error) {
-	filter := &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN}
+	own, err := routesOf(routeProtocol)
+	if err != nil {
+		return nil, err
+	}
+	birds, err := routesOf(unix.RTPROT_BIRD)
+	for _, route := range birds {
+		if route.Priority == birdMetric {
+			own = append(own, route)
+		}
+	}
+	return own, err
+}
+
+func routesOf(protocol netlink.RouteProtocol) ([]netlink.Route, error) {
+	filter := &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}
 	return netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 }
 

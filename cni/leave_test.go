@@ -47,6 +47,14 @@ func blackhole(t *testing.T, cidr string) {
 	must(t, err, netlink.RouteAdd(&netlink.Route{Dst: block, Type: unix.RTN_BLACKHOLE, Protocol: routeProtocol}))
 }
 
+// bird makes a route as a BIRD does.
+func bird(t *testing.T, cidr string, metric int) {
+	t.Helper()
+	_, block, err := net.ParseCIDR(cidr)
+	route := &netlink.Route{Dst: block, Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_BIRD, Priority: metric}
+	must(t, err, netlink.RouteAdd(route))
+}
+
 // tunnel makes a link with a tunnel's name, and a route of another node's block through it; which kind it is doesn't matter here.
 func tunnel(t *testing.T, name, block string) {
 	t.Helper()
@@ -93,16 +101,22 @@ func TestTheLastPodsDelRemovesWhatIsLeft(t *testing.T) {
 	first, second := pod(t, "one"), pod(t, "two")
 	blackhole(t, "10.1.0.0/26")
 	blackhole(t, "fd00::/122")
+	bird(t, "10.1.1.0/26", birdMetric)
+	bird(t, "fd00::1:0/122", birdMetric)
+	bird(t, "10.9.0.0/26", 32) // another BIRD's
 	tunnel(t, "vxlan.tortie", "10.1.0.64/26")
 	tunnel(t, "tunl.tortie", "10.1.0.128/26")
 	remove := files(t, "tortie", "conflist")
 	must(t, leave(first, remove))
-	if routesLeft(t) != 4 || !isLink("vxlan.tortie") || !isLink("tunl.tortie") || !exists(remove[0]) || !exists(remove[1]) {
+	if routesLeft(t) != 6 || !isLink("vxlan.tortie") || !isLink("tunl.tortie") || !exists(remove[0]) || !exists(remove[1]) {
 		t.Fatal("a pod is left, and what it needs is gone")
 	}
 	must(t, leave(second, remove))
 	if routesLeft(t) != 0 || isLink("vxlan.tortie") || isLink("tunl.tortie") || exists(remove[0]) || exists(remove[1]) {
 		t.Error("something is left")
+	}
+	if others, err := routesOf(unix.RTPROT_BIRD); err != nil || len(others) != 1 {
+		t.Errorf("another BIRD's route: %v %v", others, err)
 	}
 	must(t, leave(second, remove)) // the runtime asks again
 }

@@ -294,3 +294,31 @@ def test_what_is_behind_the_vxlan_device() -> None:
             failed = forwarding.write(kernel, links, moved, {bad, Neighbour(via4, mac)})
             assert failed == {bad: "Network is unreachable"}
             assert forwarding.read(kernel, links) == {Neighbour(via4, mac)}
+
+
+@needs_root
+def test_of_bird_s_routes_those_of_this_one_are_known_and_removed() -> None:
+    with namespaces(1) as (path,):
+        run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"], path)
+        run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth0"], path)
+        run(["ip", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"], path)
+        for link in ("eth0", "far"):
+            run(["ip", "link", "set", link, "up"], path)
+        for to, via, metric in (
+            ("10.0.0.64/26", "192.0.2.2", "768"),
+            ("fd00::40/122", "2001:db8::2", "768"),
+            ("0.0.0.0/0", "192.0.2.2", "768"),
+            ("10.9.0.0/26", "192.0.2.2", "32"),
+        ):
+            run(["ip", "route", "add", to, "via", via, "proto", "bird", "metric", metric], path)
+        run(["ip", "route", "add", "10.0.0.128/26", "via", "192.0.2.2", "proto", "201"], path)
+        assert {str(one) for one in inside(path, forwarding.of_bird).values()} == {
+            "10.0.0.64/26 via 192.0.2.2",
+            "fd00::40/122 via 2001:db8::2",
+            "0.0.0.0/0 via 192.0.2.2",
+        }
+        inside(path, forwarding.remove_birds)
+        left = run(["ip", "route"], path) + run(["ip", "-6", "route"], path)
+        assert "768" not in left
+        assert "10.9.0.0/26" in left
+        assert "10.0.0.128/26" in left

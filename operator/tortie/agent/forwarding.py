@@ -98,6 +98,13 @@ def of_bird() -> dict[Range, Route]:
     return {one.to: one._replace(metric=None) for one in found if one.via and one.metric == bird.METRIC}
 
 
+def remove_birds() -> None:
+    """Remove BIRD's routes, which it left when it ended, of the namespace that the thread is in; raises NetlinkError."""
+    with Netlink() as kernel:
+        found = [one for one in _routes(kernel, {}, BIRD_PROTOCOL) if one.via and one.metric == bird.METRIC]
+        kernel.tell([netlink.packed(_DELETE_ROUTE, _route(one, {}, BIRD_PROTOCOL)) for one in found])
+
+
 def read(kernel: Netlink, links: Mapping[str, int]) -> set[Thing]:
     """Return what the kernel has; `links` are the tunnels' indices by name. Raises NetlinkError."""
     found = set[Thing](_routes(kernel, {index: name for name, index in links.items()}))
@@ -161,10 +168,10 @@ def _message(one: Thing, links: Mapping[str, int], *, delete: bool) -> bytes:
     return netlink.packed(_DELETE_NEIGHBOUR if delete else _NEW_NEIGHBOUR, body, replace=not delete)
 
 
-def _route(one: Route, links: Mapping[str, int]) -> bytes:
+def _route(one: Route, links: Mapping[str, int], protocol: int = PROTOCOL) -> bytes:
     family = one.to.family
     kind, flags = _UNICAST if one.via else _BLACKHOLE, _ONLINK if one.link else 0
-    body = _RTMSG.pack(AF[family], one.to.prefix, 0, 0, _MAIN, PROTOCOL, 0, kind, flags)
+    body = _RTMSG.pack(AF[family], one.to.prefix, 0, 0, _MAIN, protocol, 0, kind, flags)
     body += attribute(_DST, one.to.start.to_bytes(BYTES[family], "big"))
     if metric := _metric(one):
         body += attribute(_PRIORITY, _U32.pack(metric))
@@ -193,9 +200,9 @@ def _routes(kernel: Netlink, names: Mapping[int, str], protocol: int = PROTOCOL)
             if scope == LINK_SCOPE:
                 continue
             found = attributes(data[_RTMSG.size :])
-            if _DST not in found or (kind != _BLACKHOLE and _GATEWAY not in found):
+            if kind != _BLACKHOLE and _GATEWAY not in found:
                 continue
-            made = Route(Range(family, int.from_bytes(found[_DST], "big"), length))
+            made = Route(Range(family, int.from_bytes(found.get(_DST, b""), "big"), length))  # of all it has none
             if kind != _BLACKHOLE:
                 link = names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else ""
                 made = made._replace(via=address_of(found[_GATEWAY]), link=link)
