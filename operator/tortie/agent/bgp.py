@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
 
 from tortie.addressing.ranges import Family, Range
 from tortie.agent.bird import Bird
@@ -34,7 +35,19 @@ NO_PORT = "No listening socket"  # what BIRD says where another program has its 
 # Seconds between two looks at sessions.
 LOOK = 5.0
 # Seconds for which a session isn't up until that is a problem: one that a change ended comes back in a few.
-DOWN = 30.0
+LATE = 30.0
+
+
+class Down(NamedTuple):
+    """Since when a session isn't up: by a steady clock, and for people, in UTC."""
+
+    since: float
+    at: str
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return one that begins now."""
+        return cls(time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 class Around(NamedTuple):
@@ -70,7 +83,7 @@ class Bgp:
         self._problems = Problems()
         self._plan: Plan | None = None  # what BIRD was told last
         self._notice = Notice()
-        self._down: dict[str, float] = {}  # since when each session isn't up
+        self._down: dict[str, Down] = {}  # the sessions that aren't up
         self.states: list[SessionState] = []
 
     @property
@@ -96,7 +109,8 @@ class Bgp:
     @property
     def problems(self) -> list[str]:
         """What is wrong, for people."""
-        down = [self._why(one) for one in self.states if time.monotonic() - self._down.get(one.name, float("inf")) >= DOWN]
+        now = time.monotonic()
+        down = [self._why(one) for one in self.states if one.name in self._down and now - self._down[one.name].since >= LATE]
         own = [self._bird.problem] if self._bird.problem else []
         return [*own, *(f"{where}: {why}" for where, why in sorted(self._problems.items())), *down]
 
@@ -209,8 +223,7 @@ class Bgp:
             _log.debug("BIRD doesn't tell of its sessions: %s", error)
         if any(one.error.endswith(NO_PORT) for one in self.states):
             await self._bird.tell_again()
-        now = time.monotonic()
-        self._down = {one.name: self._down.get(one.name, now) for one in self.states if not one.is_up}
+        self._down = {one.name: self._down.get(one.name) or Down.now() for one in self.states if not one.is_up}
         return self.states
 
     async def routes(self) -> dict[str, str]:
@@ -231,9 +244,8 @@ class Bgp:
             await asyncio.sleep(LOOK)
 
     def _why(self, one: SessionState) -> str:
-        seconds = time.monotonic() - self._down[one.name]
-        why = f": {one.error}" if one.error else ""
-        return f"no session with {one.of} ({one.peer}) for {seconds // 10 * 10:.0f} s{why}"
+        """Return a sentence that stays the same: it is in a status that all nodes read."""
+        return f"no session with {one.of} ({one.peer}) since {self._down[one.name].at}"
 
 
 def _named(objects: Objects) -> set[str]:
