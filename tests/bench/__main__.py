@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, routing, scale, vxlan
+from tests.bench import collect, firewall, installed, plugin, pods, policies, policies_live, routing, scale, speakers, vxlan
 from tortie.addressing import ranges, selector
 from tortie.addressing.planner import Delays, Timers, plan
 from tortie.addressing.state import Node, Pool, State
@@ -154,6 +154,8 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
         routing.rendered,
     ),
     ({"bgp_services_5000": "ms", "bgp_slice": "us"}, routing.services),
+    ({"bgp_converge_mesh_100": "s"}, speakers.mesh),
+    ({"bgp_converge_rr_200": "s"}, speakers.reflectors),
 ]
 
 

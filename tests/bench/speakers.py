@@ -90,13 +90,25 @@ def _converge(objects: Objects, number: int, reflecting: int) -> float:
                 hub,
             )
             run(["ip", "link", "set", f"port{one}", "up"], hub)
-            run(["ip", "link", "set", "eth0", "up"], path)
+            run(["ip", "link", "set", "eth0", "address", _mac(one), "up"], path)
             run(["ip", "addr", "add", str(speakers[one].addresses[4]), "dev", "eth0"], path)
+            _introduce(folder / "neighbours", path, speakers)
             (folder / f"{one}.conf").write_text(_plan(objects, one, speakers))
         with _birds(folder, nodes) as sockets:
             began = time.monotonic()
             asyncio.run(_all_known(sockets))
             return time.monotonic() - began
+
+
+def _mac(number: int) -> str:
+    return f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+def _introduce(batch: Path, path: str, speakers: list[Speaker]) -> None:
+    """Tell a node the others' MACs: all namespaces together may find out no more than 1,024 (net.ipv4.neigh's gc_thresh3)."""
+    lines = (f"neigh add {one.addresses[4].address} lladdr {_mac(n)} dev eth0 nud permanent" for n, one in enumerate(speakers))
+    batch.write_text("\n".join(lines) + "\n")
+    run(["ip", "-batch", str(batch)], path)
 
 
 @contextmanager
