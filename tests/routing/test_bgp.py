@@ -17,7 +17,7 @@ import pytest
 from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.deploy import NAMESPACE, rolled_out, wait
 from tests.routing import frr
-from tests.routing.traffic import FAMILIES, PAIRS, agents, arrives, ask, lost, talk
+from tests.routing.traffic import FAMILIES, PAIRS, agents, are_talking, arrives, ask, lost, talk
 
 pytestmark = pytest.mark.skipif(bool(why_not() or frr.why_no_frr()), reason=why_not() or frr.why_no_frr() or "-")
 BY_BGP = {"": None, "plain": "BGP", "vxlan": "VXLAN"}
@@ -190,7 +190,7 @@ def test_no_packet_is_lost_while(speaking: Cluster, what: str) -> None:
     with ThreadPoolExecutor(len(PAIRS) * len(FAMILIES)) as threads:
         talking = talk(speaking, threads, AWAY + 20 if "API" in what else 30)
         DONE[what](speaking)
-        assert not any(one.done() for one in talking), "they talk all the while"
+        assert are_talking(talking), "all the while"
         assert lost(talking) == {}
 
 

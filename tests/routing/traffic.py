@@ -1,12 +1,13 @@
 """How packets travel between the pods of a cluster of two subnets: asked for, watched on the wire, and talking meanwhile."""
 
 import json
-import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from tortie.cli.ctl.main import main
 
 POOLS = ("default-ipv4-ippool", "default-ipv6-ippool")
 FAMILIES = (4, 6)
+ECHO = Path(__file__).with_name("echo.py")
 PODS4, PODS6 = "10.1.0.0/16", "fd00:10:1::/48"
 # Counters of what passes the bridges, as it is and in VXLAN.
 COUNT = f"""
@@ -84,34 +86,46 @@ def agents(kubectl: Kubectl) -> set[str]:
     return {one["metadata"]["uid"] for one in listed}
 
 
-# Pings from the network namespace of the pod with an address: an exec would end with the API server.
-TALK = """
+# In the network namespace of the pod with an address: an exec would end with the API server.
+IN_POD = """
 for one in /run/netns/*; do
-    nsenter --net=$one ip -o addr | grep -qF " {source}/" || continue
-    exec nsenter --net=$one busybox ping -c {times} -i 0.01 -W 2 {target}
+    nsenter --net=$one ip -o addr | grep -qF " {address}/" || continue
+    exec nsenter --net=$one {command}
 done
 """
 
 
-def talk(cluster: Cluster, threads: ThreadPoolExecutor, seconds: int = 30) -> list[Future[tuple[str, int]]]:
-    """Let pods of both subnets ping each other every 10 ms for so long; return between whom how many are lost."""
+def unanswered(cluster: Cluster, source: str, target: str, times: int) -> list[int]:
+    """Ping an address from a pod, by its address, every 10 ms; return the numbers of those that nobody answered."""
+    family = 6 if ":" in source else 4
+    name = next(name for name, its in pods(cluster.kubectl).items() if its[family] == source)
+    node = next(one for one in cluster.nodes if name.endswith(one.name))
+    script = IN_POD.format(address=source, command=f"{sys.executable} {ECHO} {target} {times}")
+    said = subprocess.run([*node.enter, "sh", "-c", script], capture_output=True, text=True, check=True)
+    sent, *missing = map(int, said.stdout.split())
+    assert sent == times
+    return missing
+
+
+def talk(cluster: Cluster, threads: ThreadPoolExecutor, seconds: int = 30) -> dict[str, Future[list[int]]]:
+    """Let pods of both subnets ping each other every 10 ms for so long; return by pair which packets are lost."""
     addresses = pods(cluster.kubectl)
-
-    def ping(source: str, target: str, family: int) -> tuple[str, int]:
-        node = next(one for one in cluster.nodes if one.name == source)
+    talking = {}
+    for (source, target), family in product(PAIRS, FAMILIES):
         here, there = (addresses[f"pod-on-{name}"][family] for name in (source, target))
-        script = TALK.format(source=here, target=there, times=seconds * 100)
-        said = subprocess.run([*node.enter, "sh", "-c", script], capture_output=True, text=True, check=False)
-        # Its percentage is rounded down.
-        sent, received = re.search(r"(\d+) packets transmitted, (\d+) packets received", said.stdout).groups()  # type: ignore[union-attr]
-        return f"{source} to {target}, IPv{family}", int(sent) - int(received)
-
-    return [threads.submit(ping, *pair, family) for pair, family in product(PAIRS, FAMILIES)]
+        what = f"{source} to {target}, IPv{family}"
+        talking[what] = threads.submit(unanswered, cluster, here, there, seconds * 100)
+    return talking
 
 
-def lost(talking: Iterable[Future[tuple[str, int]]]) -> dict[str, int]:
-    """Return between whom packets are lost, and how many."""
-    return {who: count for who, count in (one.result() for one in talking) if count}
+def are_talking(talking: Mapping[str, Future[list[int]]]) -> bool:
+    """Whether all of them talk yet."""
+    return not any(one.done() for one in talking.values())
+
+
+def lost(talking: Mapping[str, Future[list[int]]]) -> dict[str, list[int]]:
+    """Return between whom packets are lost, and which."""
+    return {who: numbers for who, one in talking.items() if (numbers := one.result())}
 
 
 def travels(cluster: Cluster, spec: dict[str, Any]) -> bool:
