@@ -301,7 +301,8 @@ class NodeWatch:
     def _status(self, node: lean.OwnNode, past: lean.NetworkStatus) -> lean.NetworkStatus:
         sessions = [_condition(past, SESSIONS_UP, self._bgp.problems, "SessionDown", "all BGP sessions are up")]
         firewalls = sorted(self._facts.firewalls())
-        routes = [f"{what}: {why}" for what, why in self.problems.items()]
+        # In order of their names: that of the last change would be another sentence each time, which all nodes hear.
+        routes = sorted(f"{what}: {why}" for what, why in self.problems.items())
         return lean.NetworkStatus(
             addresses=tuple(str(self.here[family]) for family in _FAMILIES if family in self.here),
             vxlan=self._said.vxlan,
