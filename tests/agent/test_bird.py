@@ -156,6 +156,63 @@ async def test_it_dies_with_the_agent_and_the_next_one_goes_on_as_before(child: 
         await asyncio.gather(other.task, return_exceptions=True)
 
 
+async def test_without_bird_nothing_else_ends(tmp_path: Path) -> None:
+    made = Bird(tmp_path / "bird", lambda: False, program="no-such-bird")
+    task = asyncio.create_task(made.run())
+    made.want(configuration())
+    await eventually(lambda: "can't be written and checked" in made.problem)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (tmp_path / "bird" / "bird.conf").write_text(configuration())  # an older image had one
+    made = Bird(tmp_path / "bird", lambda: False, program="no-such-bird")
+    task = asyncio.create_task(made.run())
+    await eventually(lambda: made.problem == "BIRD can't be started: there is no program no-such-bird")
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@needs_bird
+async def test_one_that_doesn_t_answer_is_told_when_it_does(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_PATIENCE", 0.3)
+    await started(child, configuration())
+    (pid,) = child.pids()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        child.bird.want(configuration(number=64513))
+        await eventually(lambda: "no answer" in child.bird.problem)
+        assert not child.bird.is_current
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await eventually(lambda: child.bird.is_current)
+    assert await child.numbers() == [64513]
+    assert child.pids() == {pid}
+
+
+@needs_bird
+async def test_a_file_that_can_t_be_written_is_written_later(child: Child) -> None:
+    await started(child, configuration())
+    before = child.pids()
+    beside = child.folder / "bird.new"
+    beside.mkdir()
+    child.bird.want(configuration(number=64513))
+    await eventually(lambda: "can't be written and checked" in child.bird.problem)
+    beside.rmdir()
+    await eventually(lambda: child.bird.is_current)
+    assert (await child.numbers(), child.pids()) == ([64513], before)
+
+
+@needs_bird
+async def test_one_that_is_wanted_again_while_it_ends_is_there(child: Child) -> None:
+    await started(child, configuration())
+    child.bird.want("router id 192.0.2.1;\nprotocol device {}\n", ends=True)
+    await eventually(lambda: child.pids() == set())
+    child.bird.want(configuration(number=64513))
+    await eventually(lambda: child.bird.is_current and bool(child.pids()))
+    await eventually(child.bird.socket.exists)
+    assert await child.numbers() == [64513]
+
+
 async def test_nobody_at_the_socket(tmp_path: Path) -> None:
     with pytest.raises(control.BirdError, match="can't be asked"):
         await control.ask(tmp_path / "none.ctl", "show status")

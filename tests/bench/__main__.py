@@ -156,6 +156,7 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
     ({"bgp_services_5000": "ms", "bgp_slice": "us"}, routing.services),
     ({"bgp_converge_mesh_100": "s"}, speakers.mesh),
     ({"bgp_converge_rr_200": "s"}, speakers.reflectors),
+    ({"bgp_dead_node_bfd": "ms"}, speakers.dead),
 ]
 
 

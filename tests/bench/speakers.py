@@ -26,6 +26,9 @@ _POOL = parse("10.0.0.0/16")
 # Seconds for which a bench goes on waiting.
 _PATIENCE = 180.0
 _MESH = Objects((Configuration(lean.Metadata("default")),))
+_BFD = Objects(
+    (Configuration(lean.Metadata("default"), ConfigurationSpec(node_mesh_failure_detection_mode="BFDIfDirectlyConnected")),)
+)
 _REFLECTED = Objects(
     (Configuration(lean.Metadata("default"), ConfigurationSpec(node_to_node_mesh_enabled=False)),),
     (Peer(lean.Metadata("reflectors"), PeerSpec(node_selector="all()", peer_selector="has(reflector)")),),
@@ -35,6 +38,21 @@ _REFLECTED = Objects(
 def mesh() -> dict[str, float]:
     """Return the seconds for a full mesh of 100."""
     return {"bgp_converge_mesh_100": _converge(_MESH, 100, 0)}
+
+
+def dead() -> dict[str, float]:
+    """Return the milliseconds from the loss of a node's link until another node's kernel has no route to it, by BFD."""
+    with _network(_BFD, 3, 0) as (hub, nodes, sockets):
+        asyncio.run(_all_known(sockets))
+        gone = str(_speakers(3, 0)[1].addresses[4].address)
+        while "198.18.0.2" not in run(["birdc", "-s", str(sockets[0]), "show", "bfd", "sessions"], nodes[0]):
+            time.sleep(0.1)
+        began = time.monotonic()
+        run(["ip", "link", "set", "port1", "down"], hub)
+        while f"via {gone} " in run(["ip", "route"], nodes[0]):
+            if time.monotonic() - began > _PATIENCE:
+                raise RuntimeError(f"the route is there after {_PATIENCE:g} s")
+        return {"bgp_dead_node_bfd": 1000 * (time.monotonic() - began)}
 
 
 def reflectors() -> dict[str, float]:
@@ -79,6 +97,15 @@ def _plan(objects: Objects, number: int, speakers: list[Speaker]) -> str:
 
 def _converge(objects: Objects, number: int, reflecting: int) -> float:
     """Return the seconds from the start of all BIRDs until each kernel has a route to each other's block."""
+    with _network(objects, number, reflecting) as (_, _, sockets):
+        began = time.monotonic()
+        asyncio.run(_all_known(sockets))
+        return time.monotonic() - began
+
+
+@contextmanager
+def _network(objects: Objects, number: int, reflecting: int) -> Iterator[tuple[str, list[str], list[Path]]]:
+    """Give the namespaces of a bridge and of nodes on it, and the sockets of their BIRDs, which were just started."""
     speakers = _speakers(number, reflecting)
     with TemporaryDirectory(prefix="tortie-bird-") as made, namespaces(number + 1) as (hub, *nodes):
         folder = Path(made)
@@ -95,9 +122,7 @@ def _converge(objects: Objects, number: int, reflecting: int) -> float:
             _introduce(folder / "neighbours", path, speakers)
             (folder / f"{one}.conf").write_text(_plan(objects, one, speakers))
         with _birds(folder, nodes) as sockets:
-            began = time.monotonic()
-            asyncio.run(_all_known(sockets))
-            return time.monotonic() - began
+            yield hub, nodes, sockets
 
 
 def _mac(number: int) -> str:

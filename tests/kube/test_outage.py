@@ -52,3 +52,17 @@ def test_a_right_that_is_missing_from_the_start_is_said_once(caplog: pytest.LogC
 def test_without_an_outage_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     Outage("/api/v1/pods").back("listed")
     assert caplog.messages == []
+
+
+def test_refused_is_what_an_api_server_refuses_for_longer_than_it_takes_to_start() -> None:
+    now = [0.0]
+    outage = Outage("/api/v1/secrets", lambda: now[0])
+    outage.lost(AWAY, "")
+    now[0] = 30.0
+    assert not outage.is_refused, "it is away"
+    outage.lost(REFUSED, "")
+    assert not outage.is_refused
+    now[0] = 41.0
+    assert outage.is_refused
+    outage.back("listed")
+    assert not outage.is_refused

@@ -267,7 +267,7 @@ ROUTERS = {
 NODES = {
     "forth": Row(
         MESH_OFF + "BGPPeer/c: {node: a, peerIP: 198.51.100.3, asNumber: 64513}",
-        ("BGPPeer c = 198.51.100.3:1179 as 64513, here 192.0.2.1 as 64512",),
+        ("node c = 198.51.100.3:1179 as 64513, here 192.0.2.1 as 64512",),
     ),
     "back": Row(
         MESH_OFF + "BGPPeer/c: {node: a, peerIP: 198.51.100.3, asNumber: 64513}",
@@ -431,16 +431,20 @@ def test_an_address_that_a_node_cant_have(at: str) -> None:
         speakers(f"zz: {{addresses: ['{at}'], bgp: {{asNumber: 1}}}}")
 
 
+@pytest.mark.parametrize("name", ["zz", "a0"])
 @pytest.mark.parametrize("at", TAKEN)
-def test_an_address_that_another_node_has(at: str) -> None:
-    nodes = speakers(f"{NETWORKS}\nzz: {{addresses: [{at}, '2001:db8::99/64'], bgp: {{asNumber: 1}}}}")
+def test_an_address_that_another_node_has(at: str, name: str) -> None:
+    """Whatever its name, what it says counts for nothing: that node was there before."""
+    nodes = speakers(f"{NETWORKS}\n{name}: {{addresses: [{at}, '2001:db8::99/64'], bgp: {{asNumber: 1}}}}")
+    known = [one._replace(created="2026-02" if one.name == name else "2026-01") for one in nodes.values()]
     mesh = read("BGPConfiguration/default: {}").objects
-    found, wrong = peering.sessions(mesh, nodes["a"], nodes.values(), {})
-    assert TAKEN[at] in wrong.pop("NodeNetwork zz")
+    found, wrong = peering.sessions(mesh, nodes["a"], known, {})
+    assert TAKEN[at] in wrong.pop(f"NodeNetwork {name}")
     assert wrong == {}
     lines = {line(one) for one in found}
     assert {f"{TO_B4}, direct", f"{TO_D}, direct", TO_C4} < lines
-    assert [one for one in lines if "node zz" in one] == ["node zz = 2001:db8::99 as 1, here 2001:db8::1 as 64512, direct"]
+    own = [one for one in lines if f"node {name}" in one]
+    assert own == [f"node {name} = 2001:db8::99 as 1, here 2001:db8::1 as 64512, direct"]
 
 
 class Said(NamedTuple):

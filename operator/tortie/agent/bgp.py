@@ -8,10 +8,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
-from tortie.addressing.ranges import Family, Range
+from tortie.addressing.ranges import Range
 from tortie.agent.bird import Bird
 from tortie.agent.control import BirdError, SessionState
 from tortie.agent.forwarding import Route
@@ -24,10 +25,11 @@ from tortie.api.meta import GROUP, VERSION
 from tortie.kube.client import Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
-from tortie.routing import bird, peering, services
-from tortie.routing.bird import Advertised, Plan
-from tortie.routing.carriage import NodeAddress
-from tortie.routing.peering import Objects, Problems, Speaker
+from tortie.routing import bird, peering, planning
+from tortie.routing.bird import Plan
+from tortie.routing.peering import Objects, Speaker
+from tortie.routing.planning import Around, Known
+from tortie.routing.written import Problems
 
 _log = logging.getLogger(__name__)
 
@@ -50,29 +52,13 @@ class Down(NamedTuple):
         return cls(time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-class Around(NamedTuple):
-    """What a plan depends on, besides what people wrote about BGP.
-
-    Attributes:
-        node: The node's own Node; its annotations are read.
-        past: What it said of itself before.
-        own: The node's own blocks.
-    """
-
-    node: lean.OwnNode
-    past: lean.NetworkBgp | None
-    addresses: Mapping[Family, NodeAddress]
-    own: tuple[Range, ...]
-    pools: tuple[Advertised, ...]
-
-
 class Bgp:
     """Follows the objects, and tells BIRD. `changed` is called when the node's ways may be others."""
 
     def __init__(self, client: Client, bird: Bird, passwords: Passwords, services: ServiceWatch) -> None:
         self._bird, self._passwords, self._services = bird, passwords, services
         self.changed: Callable[[], None] = lambda: None
-        passwords.changed = services.changed = self._wake
+        passwords.changed = services.changed = lambda: self.changed()  # noqa: PLW0108 - it is set later
         self._streams: dict[str, Stream[Any]] = {
             kind: Stream(client, Resource(GROUP, VERSION, kind).path(), read, self._on_object)
             for kind, read in (("bgpconfigurations", Configuration), ("bgppeers", Peer), ("bgpfilters", Filter))
@@ -80,7 +66,8 @@ class Bgp:
         self._objects = Objects()
         self._speakers: dict[str, Speaker] = {}
         self._unsaid: dict[str, str] = {}  # NodeNetworks that can't be read
-        self._problems = Problems()
+        self._problems, self._unserved = Problems(), Problems()
+        self._waits = 0.0  # since when something that BIRD should be told of isn't known; zero: all is
         self._plan: Plan | None = None  # what BIRD was told last
         self._notice = Notice()
         self._down: dict[str, Down] = {}  # the sessions that aren't up
@@ -108,11 +95,18 @@ class Bgp:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, for people."""
+        """What is wrong, for people: first with BIRD and its sessions, then with what was written."""
         now = time.monotonic()
         down = [self._why(one) for one in self.states if one.name in self._down and now - self._down[one.name].since >= LATE]
         own = [self._bird.problem] if self._bird.problem else []
-        return [*own, *(f"{where}: {why}" for where, why in sorted(self._problems.items())), *down]
+        if self._waits and now - self._waits >= LATE:
+            own.append("BGP waits: not all of its objects, or of the Secrets and Services that they name, can be read")
+        return [*own, *down, *self.mistakes]
+
+    @property
+    def mistakes(self) -> list[str]:
+        """What of objects can't be followed."""
+        return [f"{where}: {why}" for where, why in sorted((self._problems | self._unserved).items())]
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -137,78 +131,53 @@ class Bgp:
             self._speakers[name] = found
 
     def said(self, node: lean.OwnNode, past: lean.NetworkBgp | None) -> lean.NetworkBgp | None:
-        """Return what the node says of itself: what it said before, where that can't be told; None where nodes speak no BGP."""
-        if not self.speaks:
-            return None
-        meta = node.metadata
-        try:
-            return peering.speaker(meta.name, meta.labels, meta.annotations, self._objects) if self.is_known else past
-        except ValueError as error:
-            self._problems[f"Node {meta.name}"] = f"{error}; what it said before holds"
+        """Return what the node says of itself: as before while it isn't known; None where nodes speak no BGP."""
+        if not self.is_known:
             return past
+        return planning.say(node, past, self._objects)[0] if self._objects.speak else None
 
     async def tell(self, around: Around, routes: Mapping[Range, Route]) -> None:
         """Tell BIRD what it is to do now; `routes` are those that it gave to the kernel."""
-        if not self.is_known:
-            return
-        if not self._objects.speak:
+        if self.is_known and not self._objects.speak:
             self._stop(around)
             return
-        spec = peering.configuration(self._objects, around.node.metadata.name)
-        if not self._passwords.want(_named(self._objects)) or not self._services.follow(spec):
-            return  # what isn't known yet would be taken from BIRD
-        plan, text, self._problems = await asyncio.to_thread(self._decide, around)
-        if plan is None:
-            return
-        now, was_given = time.monotonic(), self._notice.is_given
-        if self._notice.is_over(now, disturbs=self._plan is not None and self._disturbs(self._plan, plan)):
+        known = self._known(around)
+        if known is not None:
+            plan, text, self._problems = await asyncio.to_thread(planning.decide, around, known)
+            if plan is not None:
+                self._change(plan, text)
+        self._notice.settle(time.monotonic(), routes, is_current=self._bird.is_current)
+
+    def _known(self, around: Around) -> Known | None:
+        """Return all that is known, None while some isn't: what lacks would be taken from BIRD."""
+        name, labels = around.node.metadata.name, around.node.metadata.labels
+        spec = peering.configuration(self._objects, name)
+        if not (self.is_known and self._passwords.want(_named(self._objects)) and self._services.follow(spec)):
+            self._waits = self._waits or time.monotonic()
+            return None
+        self._waits = 0.0
+        served, self._unserved = self._services.said(spec, labels)
+        others = tuple(self._speakers.values())
+        return Known(self._objects, others, dict(self._unsaid), self._passwords.known, frozenset(served))
+
+    def _change(self, plan: Plan, text: str) -> None:
+        """Tell BIRD of a plan, after a notice if that ends sessions."""
+        now, was_given, nodes = time.monotonic(), self._notice.is_given, frozenset(self._speakers)
+        ends = self._plan is not None and planning.disturbs(self._plan, plan, nodes)
+        if self._notice.is_over(now, disturbs=ends):
             self._plan = plan
             self._bird.want(text)
         elif not was_given:
             _log.info("BGP sessions change: routes stay as they are until the new ones have brought theirs")
-        self._notice.settle(now, routes, is_current=self._bird.is_current)
-
-    def _decide(self, around: Around) -> tuple[Plan | None, str, Problems]:
-        name, objects = around.node.metadata.name, self._objects
-        said = self.said(around.node, around.past)
-        if said is None:
-            return None, "", dict(self._problems)
-        labels = around.node.metadata.labels
-        here = Speaker(name, around.addresses, said.as_number, said.port, said.cluster_id or "", labels)
-        found, problems = peering.sessions(objects, here, list(self._speakers.values()), self._passwords.known)
-        own, spec = around.addresses.get(4), peering.configuration(objects, name)
-        served, unserved = self._services.said(spec, labels)
-        plan = Plan(
-            node=name,
-            router_id=bird.router_id(name, str(own.address) if own else ""),
-            spec=spec,
-            reflects=bool(said.cluster_id),
-            blocks=around.own,
-            services=tuple(sorted(served)),
-            service_ranges=services.ranges(spec),
-            pools=around.pools,
-            sessions=tuple(found),
-            filters=objects.filters,
-        )
-        text, wrong = bird.render(plan)
-        return plan, text, problems | unserved | wrong | {f"NodeNetwork {other}": why for other, why in self._unsaid.items()}
 
     def _stop(self, around: Around) -> None:
         """Have BIRD take its routes back, and end: nodes don't speak BGP any more, and the kernel has other routes by now."""
-        self._plan, self._notice, self._problems = None, Notice(), {}
+        self._plan, self._notice, self._waits = None, Notice(), 0.0
+        self._problems, self._unserved = {}, {}
         if self._bird.is_wanted:
             name = around.node.metadata.name
             text, _ = bird.render(Plan(name, bird.router_id(name, "")))
             self._bird.want(text, ends=True)
-
-    def _disturbs(self, old: Plan, new: Plan) -> bool:
-        """Whether a plan ends or alters sessions that are there; those with nodes that are gone don't count."""
-        there = {one.name: one for one in new.sessions}
-        nodes = {f"node {name}" for name in self._speakers}
-        return any(there.get(one.name) != one and (one.of in nodes or not one.inside) for one in old.sessions)
-
-    def _wake(self) -> None:
-        self.changed()
 
     def _on_object(self, _old: object, _new: object) -> None:
         stores = (tuple(stream.store.values()) for stream in self._streams.values())
@@ -216,14 +185,17 @@ class Bgp:
         self.changed()
 
     async def look(self) -> list[SessionState]:
-        """Return how the sessions are now; as they were, where BIRD doesn't tell."""
+        """Return how the sessions are now; down, where BIRD doesn't tell."""
+        was = {one.name for one in self.states if one.is_up}
         try:
             self.states = await self._bird.sessions()
         except BirdError as error:
-            _log.debug("BIRD doesn't tell of its sessions: %s", error)
+            self.states = [replace(one, state="Down", error=str(error)) for one in self.states]
         if any(one.error.endswith(NO_PORT) for one in self.states):
             await self._bird.tell_again()
         self._down = {one.name: self._down.get(one.name) or Down.now() for one in self.states if not one.is_up}
+        if {one.name for one in self.states if one.is_up} != was:
+            self.changed()
         return self.states
 
     async def routes(self) -> dict[str, str]:
@@ -238,9 +210,7 @@ class Bgp:
 
     async def _look(self) -> None:
         while True:
-            was = {one.name for one in self.states if one.is_up}
-            if {one.name for one in await self.look() if one.is_up} != was:
-                self.changed()
+            await self.look()
             await asyncio.sleep(LOOK)
 
     def _why(self, one: SessionState) -> str:

@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from tortie.addressing.allocator import Address, OwnBlock
 from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import detection, forwarding, overlay, reach
-from tortie.agent.bgp import Around, Bgp
+from tortie.agent.bgp import Bgp
 from tortie.agent.forwarding import Route, Thing
 from tortie.agent.netlink import Netlink
 from tortie.agent.overlay import Device
@@ -32,6 +32,7 @@ from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
 from tortie.routing.bird import Advertised
 from tortie.routing.carriage import Carried, Node, NodeAddress, Way, encapsulates
+from tortie.routing.planning import Around
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ SETTLE, MEND = 0.05, 10.0
 # Seconds between two looks at BIRD's routes while some are awaited, and after which it is a problem that one doesn't come.
 SOON, LATE = 0.5, 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6)
-SESSIONS_UP = "BGPSessionsUp"  # a condition, where nodes speak BGP
+# A condition, where nodes speak BGP: False where a session stays down, or somebody wrote what can't be followed.
+SESSIONS_UP, SESSION_DOWN, OBJECT_NOT_FOLLOWED = "BGPSessionsUp", "SessionDown", "ObjectNotFollowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class NodeWatch:
                     _log.error("the node's addresses and routes can't be looked at: %s; tried again in %g s", error, MEND)
                 await self._publish()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), SOON if self._lacking or self._bgp.changes else MEND)
+                    await asyncio.wait_for(self._wake.wait(), SOON if self._is_awaiting() else MEND)
                 except TimeoutError:
                     continue
                 await asyncio.sleep(SETTLE)
@@ -227,6 +229,11 @@ class NodeWatch:
                 _log.error("route %s: %s", what, why)
         self.problems = problems
 
+    def _is_awaiting(self) -> bool:
+        """Whether BIRD is about to give a route, or to be told something."""
+        late = time.monotonic() - LATE
+        return self._bgp.changes or any(since > late for since in self._lacking.values())
+
     def _await(self, bird: Mapping[Range, Route]) -> dict[str, str]:
         """Return the blocks that BGP should carry and for long has given no route to."""
         now, carried = time.monotonic(), {one.to: one for one in self._reach.ways if one.carrier == "BGP"}
@@ -290,6 +297,14 @@ class NodeWatch:
         except ApiError as error:
             _log.warning("the node's network can't be said: %s; trying again", error)
 
+    def _sessions(self, past: lean.NetworkStatus) -> list[lean.Condition]:
+        """Return the condition of the BGP sessions, if nodes speak BGP: as it was, while that isn't known."""
+        if not self._bgp.is_known:
+            return [one for one in past.conditions if one.type == SESSIONS_UP]
+        problems = self._bgp.problems
+        reason = OBJECT_NOT_FOLLOWED if problems == self._bgp.mistakes else SESSION_DOWN
+        return [_condition(past, SESSIONS_UP, problems, reason, "all BGP sessions are up")] if self._bgp.speaks else []
+
     async def _clear(self) -> None:
         condition = {
             "type": "NetworkUnavailable", "status": "False", "reason": "TortieIsUp",
@@ -299,7 +314,7 @@ class NodeWatch:
         await self._client.request("PATCH", path, json.dumps(status).encode(), content=STRATEGIC)
 
     def _status(self, node: lean.OwnNode, past: lean.NetworkStatus) -> lean.NetworkStatus:
-        sessions = [_condition(past, SESSIONS_UP, self._bgp.problems, "SessionDown", "all BGP sessions are up")]
+        sessions = self._sessions(past)
         firewalls = sorted(self._facts.firewalls())
         # In order of their names: that of the last change would be another sentence each time, which all nodes hear.
         routes = sorted(f"{what}: {why}" for what, why in self.problems.items())
@@ -314,7 +329,7 @@ class NodeWatch:
             conditions=(
                 _condition(past, "RoutesSet", routes, "RouteMissing", "the other nodes' blocks can be reached"),
                 _condition(past, "FirewallClear", firewalls, "ForeignFirewallDrops", "nobody else drops forwarded packets"),
-                *(sessions if self._bgp.speaks else ()),
+                *sessions,
             ),
         )
 

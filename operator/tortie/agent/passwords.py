@@ -45,7 +45,7 @@ class Passwords:
             kept = {name: self._streams[name] for name in self._streams.keys() & wanted}
             self._streams = kept | {name: self._stream(name) for name in wanted - self._streams.keys()}
             self._news.set()
-        return all(stream.synced.is_set() or stream.is_lost for stream in self._streams.values())
+        return all(stream.synced.is_set() or stream.is_refused for stream in self._streams.values())
 
     async def run(self) -> None:
         """Serve until cancelled."""

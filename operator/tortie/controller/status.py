@@ -35,8 +35,8 @@ ADDRESSES_EXHAUSTED = "AddressesExhausted"
 
 # Reason of Supported. Usual: nodes follow it. Else NotBuiltYet, or Invalid.
 SUPPORTED = "Supported"
-# A node's session has been down for a while, and that it is up again; Events about its NodeNetwork.
-SESSION_DOWN, SESSIONS_UP = "SessionDown", "BGPSessionsUp"
+# The condition of a NodeNetwork of whose changes Events tell; its agent writes it.
+SESSIONS_UP = "BGPSessionsUp"
 
 # What of BGP objects no part of Tortie does yet.
 _NOT_SPOKEN = ("localWorkloadSelector", "localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6")

@@ -31,6 +31,11 @@ class Outage:
         """Whether the stream is lost now."""
         return self._since is not None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether a right has been missing for longer than an API server takes to start."""
+        return self._refused_since is not None and self._clock() - self._refused_since >= STARTING
+
     def lost(self, error: ApiError, meanwhile: str) -> None:
         """Note a failure: the first of an outage is logged, and that a right is missing once that lasts ten seconds."""
         now, first = self._clock(), self._since is None

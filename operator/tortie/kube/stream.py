@@ -96,6 +96,11 @@ class Stream(Generic[T]):
         """Whether the API server doesn't answer this stream now."""
         return self._outage.is_on
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the API server has refused this stream for longer than it takes to start."""
+        return self._outage.is_refused
+
     async def run(self) -> None:
         """List, watch, and go on for ever. Ends by cancellation, or by what `on_change` raises."""
         while True:

@@ -37,6 +37,7 @@ class Speaker(NamedTuple):
 
     Attributes:
         cluster_id: Whose routes it reflects; "": it is no route reflector.
+        created: When its NodeNetwork was made; of two that say the same address, the older one's word holds.
         labels: The Node's.
     """
 
@@ -46,6 +47,7 @@ class Speaker(NamedTuple):
     port: int = DEFAULT_PORT
     cluster_id: str = ""
     labels: Mapping[str, str] = {}
+    created: str = ""
 
 
 class Objects(NamedTuple):
@@ -166,7 +168,8 @@ def speaker_of(network: lean.Network) -> Speaker | None:
         if why := written.unfit(one.address):
             raise ValueError(f"status.addresses: {one.address} {why}; no session is made with it")
     labels = {key: value for key, _, value in parts}
-    return Speaker(node.name, node.addresses, said.as_number, said.port, said.cluster_id or "", labels)
+    created = network.metadata.creation_timestamp
+    return Speaker(node.name, node.addresses, said.as_number, said.port, said.cluster_id or "", labels, created)
 
 
 def sessions(objects: Objects, here: Speaker, others: Iterable[Speaker], secrets: Secrets) -> tuple[list[Session], Problems]:
@@ -226,7 +229,7 @@ class _Nodes:
         """Leave out addresses that would be taken twice: one node's word must not end others' sessions."""
         self.at = {one.address: here for one in here.addresses.values()}
         self.all = list[Speaker]()
-        for other in sorted(others, key=lambda one: one.name):
+        for other in sorted(others, key=lambda one: (one.created, one.name)):  # of two that say one address the older has it
             if other.name == here.name:
                 continue
             said = other.addresses
@@ -364,7 +367,15 @@ def _named(peer: Peer, here: Speaker, nodes: _Nodes) -> Iterator[_Far]:
         number = number or (node or here).as_number
         own = node.port if node and node.as_number == number else DEFAULT_PORT
         cluster = node.cluster_id if node else ""
-        yield _Far(f"BGPPeer {peer.metadata.name}", its, number, port or own, node is not None, cluster, said)
+        yield _Far(
+            f"node {node.name}" if node else f"BGPPeer {peer.metadata.name}",
+            its,
+            number,
+            port or own,
+            node is not None,
+            cluster,
+            said,
+        )
 
 
 def _sides(other: Speaker, here: Speaker, its_as: int = 0, own_as: int = 0) -> Iterator[_Far]:
