@@ -203,6 +203,13 @@ async def test_a_file_that_can_t_be_written_is_written_later(child: Child) -> No
 
 
 @needs_bird
+async def test_it_ends_too_when_it_begins_with_what_it_takes_last(child: Child) -> None:
+    """As when it was dead at that moment, and left routes in the kernel."""
+    child.bird.want("router id 192.0.2.1;\nprotocol device {}\n", ends=True)
+    await eventually(lambda: not child.bird.is_wanted and child.pids() == set())
+
+
+@needs_bird
 async def test_one_that_is_wanted_again_while_it_ends_is_there(child: Child) -> None:
     await started(child, configuration())
     child.bird.want("router id 192.0.2.1;\nprotocol device {}\n", ends=True)

@@ -125,7 +125,7 @@ class Bird:
         try:
             _log.info("BIRD is started%s", ", and keeps the kernel's routes until it knows better" if recovery else "")
             while not ended.done():
-                await self._wait(self._wanted != self._told or bool(self.problem), ended)
+                await self._wait(self._ends or self._wanted != self._told or bool(self.problem), ended)
                 if not ended.done() and await self._is_done(process):
                     return True
             self.problem = f"BIRD ended, by {_how(process.returncode or 0)}"
