@@ -3,7 +3,6 @@
 Each is watched by its name alone, so that all nodes hear of a change at once: who may list all Secrets may read them all.
 """
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from tortie.api import lean
 from tortie.kube.client import Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
+from tortie.kube.streams import Streams
 from tortie.routing.peering import Secrets
 
 SECRETS = Resource("", "v1", "secrets", namespaced=True)
@@ -24,14 +24,14 @@ class Passwords:
     def __init__(self, client: Client, namespace: str) -> None:
         self._client, self._namespace = client, namespace
         self.changed: Callable[[], None] = lambda: None
-        self._streams: dict[str, Stream[lean.Secret]] = {}
-        self._news = asyncio.Event()
+        self._streams = Streams(self._stream)
+        self.run = self._streams.run
 
     @property
     def known(self) -> Secrets:
         """Their values, by the Secret's name and the key; those that are no text are left out."""
         found = dict[tuple[str, str], str]()
-        for name, stream in self._streams.items():
+        for name, stream in self._streams.named.items():
             for secret in stream.store.values():
                 for key, value in secret.data.items():
                     with suppress(UnicodeDecodeError, binascii.Error):
@@ -40,27 +40,8 @@ class Passwords:
 
     def want(self, names: Iterable[str]) -> bool:
         """Have these Secrets watched; whether it is known of each whether it is there, and may be read."""
-        wanted = set(names) if self._namespace else set()
-        if wanted != self._streams.keys():
-            kept = {name: self._streams[name] for name in self._streams.keys() & wanted}
-            self._streams = kept | {name: self._stream(name) for name in wanted - self._streams.keys()}
-            self._news.set()
-        return all(stream.synced.is_set() or stream.is_refused for stream in self._streams.values())
-
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        tasks = dict[Stream[lean.Secret], asyncio.Task[None]]()
-        try:
-            while True:
-                self._news.clear()
-                for stream in tasks.keys() - set(self._streams.values()):
-                    tasks.pop(stream).cancel()
-                for stream in set(self._streams.values()) - tasks.keys():
-                    tasks[stream] = asyncio.create_task(stream.run())
-                await self._news.wait()
-        finally:
-            for task in tasks.values():
-                task.cancel()
+        self._streams.want(names if self._namespace else ())
+        return all(stream.synced.is_set() or stream.is_refused for stream in self._streams.named.values())
 
     def _stream(self, name: str) -> Stream[lean.Secret]:
         path = SECRETS.path(namespace=self._namespace)

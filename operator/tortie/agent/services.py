@@ -3,7 +3,6 @@
 Belongs here: following them. Does not: which of them a node says (`tortie.routing.services`).
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from tortie.api.bgp_input import ConfigurationSpec, EndpointSlice, Service
 from tortie.kube.client import Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
+from tortie.kube.streams import Streams
 from tortie.routing import services
 from tortie.routing.peering import Problems
 
@@ -25,45 +25,25 @@ class ServiceWatch:
     def __init__(self, client: Client, node: str) -> None:
         self._client, self._node = client, node
         self.changed: Callable[[], None] = lambda: None
-        self._asked = asyncio.Event()
-        self._unasked = asyncio.Event()
-        self._forget()
+        self._endpoints = services.Endpoints(node)
+        self._streams = Streams(self._stream)
+        self.run = self._streams.run
 
     def follow(self, spec: ConfigurationSpec) -> bool:
         """Follow them if a configuration asks for it, else don't; whether all that it asks for is known."""
-        if services.ranges(spec):
-            self._asked.set()
-            self._unasked.clear()
-            return all(stream.synced.is_set() for stream in self._streams)
-        self._asked.clear()
-        self._unasked.set()
-        return True
+        self._streams.want((SERVICES.plural, SLICES.plural) if services.ranges(spec) else ())
+        return all(stream.synced.is_set() for stream in self._streams.named.values())
 
     def said(self, spec: ConfigurationSpec, labels: Mapping[str, str]) -> tuple[set[Range], Problems]:
         """Return what the node says of them, and what is wrong, by where."""
-        return services.advertised(spec, list(self._services.store.values()), self._endpoints, labels)
+        stream = self._streams.named.get(SERVICES.plural)
+        return services.advertised(spec, stream.store.values() if stream else (), self._endpoints, labels)
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        while True:
-            await self._asked.wait()
-            streams = [asyncio.create_task(stream.run()) for stream in self._streams]
-            unasked = asyncio.create_task(self._unasked.wait())
-            try:
-                done, _ = await asyncio.wait([*streams, unasked], return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()  # what a stream raised
-            finally:
-                for task in (*streams, unasked):
-                    task.cancel()
-                await asyncio.gather(*streams, unasked, return_exceptions=True)
-            self._forget()
-
-    def _forget(self) -> None:
+    def _stream(self, plural: str) -> Stream[Any]:
+        if plural == SERVICES.plural:
+            return Stream(self._client, SERVICES.path(), Service, self._on_service)
         self._endpoints = services.Endpoints(self._node)
-        self._services = Stream(self._client, SERVICES.path(), Service, self._on_service)
-        slices = Stream(self._client, SLICES.path(), EndpointSlice, self._on_slice)
-        self._streams: tuple[Stream[Any], ...] = (self._services, slices)
+        return Stream(self._client, SLICES.path(), EndpointSlice, self._on_slice)
 
     def _on_service(self, _old: Service | None, _new: Service | None) -> None:
         self.changed()
