@@ -121,7 +121,7 @@ def test_the_agent_has_the_capabilities_and_folders_that_it_names_and_no_others(
     pod = agents["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     security = container["securityContext"]
-    assert security["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN"]}
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SYS_ADMIN"]}
     assert "privileged" not in security
     assert security["readOnlyRootFilesystem"]
     assert {v["hostPath"]["path"] for v in pod["volumes"] if "hostPath" in v} == {

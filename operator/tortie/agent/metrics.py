@@ -160,7 +160,8 @@ def _routes(parts: Parts) -> Values:
 
 @METRICS.gauge("tortie_agent_bgp_sessions", "BGP sessions that this node should have, by whether they are up.", ("up",))
 def _sessions(parts: Parts) -> Values:
-    return Counter((str(one.is_up).lower(),) for one in parts.bgp.states)
+    up = sum(one.is_up for one in parts.bgp.states)
+    return {("true",): up, ("false",): len(parts.bgp.states) - up}
 
 
 @METRICS.gauge(
