@@ -44,7 +44,8 @@ def with_audit(folder: Path) -> Callable[[Site], list[str]]:
 
 def asked(folder: Path) -> set[Right]:
     """Return what was asked; requests of no object, such as discovery, are everybody's and left out."""
-    seen = map(json.loads, (folder / "audit.log").read_text().splitlines())
+    whole, _, _ = (folder / "audit.log").read_text().rpartition("\n")  # the last line may be half written
+    seen = map(json.loads, whole.splitlines())
     return {_request(one) for one in seen if "objectRef" in one}
 
 

@@ -33,6 +33,7 @@ BGP = {
     "BGPPeer": {"peerIP": "10.0.0.1"},
     "BGPFilter": {},
 }
+SERVICES = ("services", "endpointslices.discovery.k8s.io")
 # Gives a namespace an address, as a node has one.
 ADDRESS = (
     "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up", "addr add 192.0.2.7/24 dev eth0",
@@ -107,6 +108,15 @@ def live_as_an_agent(plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Non
         kubectl.run("patch", "ippool", "default-ipv4-ippool", "--type=merge", "-p", '{"spec":{"nodeSelector":"!has(drain)"}}')
         kubectl.apply(node("a", drain="now"))
         wait("its block is given back", lambda: blocks(kubectl, node="a") == [])
+        kubectl.apply(
+            {
+                "apiVersion": API, "kind": "BGPConfiguration", "metadata": {"name": "default"},
+                "spec": {"serviceClusterIPs": [{"cidr": "10.96.0.0/16"}]},
+            }
+        )  # fmt: skip
+        wait("it follows Services", lambda: {Right("tortie-agent", "watch", kind) for kind in SERVICES} <= asked(folder))
+        kubectl.run("delete", "bgpconfiguration", "default")
+        wait("and BGP no more", lambda: "bgp" not in kubectl.get("nodenetwork", "a")["status"])
         stop(agent)
         agent.start()
         kubectl.run("delete", "daemonset", "-n", NAMESPACE, "tortie-agent")
