@@ -1,10 +1,13 @@
-"""`echo.py TARGET TIMES`: ping every 10 ms, and print how many were sent, and the numbers of those that nobody answered.
+"""`echo.py TARGET [TIMES]`: ping every 10 ms, and print how many were sent, and the numbers of those that nobody answered.
+
+It ends after so many, or when standard input does.
 
 Busybox' ping won't do: its socket holds 7 KB, so on a busy machine it loses answers that arrived.
 """
 
 import ipaddress
 import os
+import select
 import socket
 import struct
 import sys
@@ -28,28 +31,33 @@ def main(target: str, times: int) -> None:
     kind = (socket.AF_INET6, socket.getprotobyname("ipv6-icmp")) if six else (socket.AF_INET, socket.IPPROTO_ICMP)
     line, own, heard = socket.socket(kind[0], socket.SOCK_RAW, kind[1]), os.getpid() & 0xFFFF, set[int]()
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    line.setblocking(False)
     line.connect((target, 0))
-    begin = time.monotonic()
+    begin, sent, over = time.monotonic(), 0, False
 
-    def listen(until: float) -> None:
-        while (left := until - time.monotonic()) > 0 and len(heard) < times:
-            line.settimeout(left)
-            try:
+    def listen(until: float) -> bool:
+        """Take answers until a moment; whether standard input has ended."""
+        ended = False
+        while (left := until - time.monotonic()) > 0 and not ended and not (over and len(heard) == sent):
+            ready, _, _ = select.select([line] if over else [line, sys.stdin], [], [], left)
+            ended = sys.stdin in ready
+            with suppress(OSError):
                 data = line.recv(256)
-            except (TimeoutError, OSError):
-                continue
-            said, _, _, identifier, number = HEADER.unpack_from(data, 0 if six else 20)
-            if (said, identifier) == (answer, own):
-                heard.add(number)
+                said, _, _, identifier, number = HEADER.unpack_from(data, 0 if six else 20)
+                if (said, identifier) == (answer, own):
+                    heard.add(number)
+        return ended
 
-    for number in range(times):
-        plain = HEADER.pack(ask, 0, 0, own, number)
+    while not over and sent < times:
+        plain = HEADER.pack(ask, 0, 0, own, sent)
         with suppress(OSError):  # there is no way now: it counts as lost
-            line.send(plain if six else HEADER.pack(ask, 0, checksum(plain), own, number))
-        listen(begin + (number + 1) * EVERY)
+            line.send(plain if six else HEADER.pack(ask, 0, checksum(plain), own, sent))
+        sent += 1
+        over = listen(begin + sent * EVERY)
+    over = True
     listen(time.monotonic() + PATIENCE)
-    sys.stdout.write(" ".join(map(str, [times, *sorted(set(range(times)) - heard)])) + "\n")
+    sys.stdout.write(" ".join(map(str, [sent, *sorted(set(range(sent)) - heard)])) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int((sys.argv[2:] or ["60000"])[0]))

@@ -5,7 +5,6 @@ What is on the wire is counted where the nodes' links meet: packets that are enc
 
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.deploy import NAMESPACE, rolled_out, wait
-from tests.routing.traffic import FAMILIES, PAIRS, agents, are_talking, arrives, ask, lost, pods, talk, travels, unanswered
+from tests.routing.traffic import FAMILIES, agents, answered, arrives, ask, pods, talking, travels
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -53,23 +52,20 @@ def test_no_packet_is_lost_while_the_mode_changes(four: Cluster, row: str) -> No
     before, after = WHILE[row]
     ask(four.kubectl, before)
     wait("packets travel so", lambda: travels(four, before), 60)
-    with ThreadPoolExecutor(len(PAIRS) * len(FAMILIES)) as threads:
-        talking = talk(four, threads)
+    with talking(four) as lost:
         ask(four.kubectl, after)
         wait("packets travel otherwise", lambda: travels(four, after), 60)
-        assert are_talking(talking), "all the while"
-        assert lost(talking) == {}
+    assert lost == {}
 
 
 def test_no_packet_is_lost_while_agents_start_anew(four: Cluster) -> None:
     ask(four.kubectl, {"vxlanMode": "CrossSubnet"})
     wait("packets travel so", lambda: travels(four, {"vxlanMode": "CrossSubnet"}), 60)
-    with ThreadPoolExecutor(len(PAIRS) * len(FAMILIES)) as threads:
-        talking = talk(four, threads)
+    with talking(four) as lost:
         old = agents(four.kubectl)
         four.kubectl.run("delete", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--wait=false")
         wait("others are there", lambda: rolled_out(four.kubectl, 4) and not old & agents(four.kubectl), 120)
-        assert lost(talking) == {}
+    assert lost == {}
 
 
 WORLD = {4: "203.0.113.9", 6: "2001:db8:9::9"}
@@ -91,16 +87,15 @@ def world(four: Cluster) -> Iterator[None]:
 @pytest.mark.usefixtures("world")
 def test_what_leaves_the_pools_has_the_node_s_address_where_they_ask_for_it(four: Cluster) -> None:
     ask(four.kubectl, {"vxlanMode": "CrossSubnet", "natOutgoing": True})
-    wait("the world answers all pods", lambda: answered(four) == set(product(pods(four.kubectl), FAMILIES)), 60)
+    wait("the world answers all pods", lambda: from_world(four) == set(product(pods(four.kubectl), FAMILIES)), 60)
     arrives(four, "plain", "vxlan")  # counted by the pods' own addresses, so what stays inside keeps them
     ask(four.kubectl, {"natOutgoing": False})
-    wait("the world answers none", lambda: answered(four) == set(), 60)
+    wait("the world answers none", lambda: from_world(four) == set(), 60)
 
 
-def answered(cluster: Cluster) -> set[tuple[str, int]]:
+def from_world(cluster: Cluster) -> set[tuple[str, int]]:
     """Return which pods the world answers, and in which family."""
-    addresses = pods(cluster.kubectl)
-    asked = [(pod, family) for pod in addresses for family in FAMILIES]
-    with ThreadPoolExecutor(len(asked)) as threads:
-        missing = threads.map(lambda one: unanswered(cluster, addresses[one[0]][one[1]], WORLD[one[1]], 1), asked)
-        return {one for one, numbers in zip(asked, missing, strict=True) if not numbers}
+    return answered(
+        cluster,
+        {(pod, family): (its[family], WORLD[family]) for pod, its in pods(cluster.kubectl).items() for family in FAMILIES},
+    )

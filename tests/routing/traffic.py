@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,7 @@ from tortie.cli.ctl.main import main
 POOLS = ("default-ipv4-ippool", "default-ipv6-ippool")
 FAMILIES = (4, 6)
 ECHO = Path(__file__).with_name("echo.py")
+AFTER = 3.0  # seconds that they go on talking: what a change costs may come late
 PODS4, PODS6 = "10.1.0.0/16", "fd00:10:1::/48"
 # Counters of what passes the bridges, as it is and in VXLAN.
 COUNT = f"""
@@ -95,37 +96,41 @@ done
 """
 
 
-def unanswered(cluster: Cluster, source: str, target: str, times: int) -> list[int]:
-    """Ping an address from a pod, by its address, every 10 ms; return the numbers of those that nobody answered."""
+def _echo(cluster: Cluster, source: str, target: str, times: str = "") -> subprocess.Popen[str]:
+    """Start pings from a pod, by its address, to another address."""
     family = 6 if ":" in source else 4
     name = next(name for name, its in pods(cluster.kubectl).items() if its[family] == source)
     node = next(one for one in cluster.nodes if name.endswith(one.name))
     script = IN_POD.format(address=source, command=f"{sys.executable} {ECHO} {target} {times}")
-    said = subprocess.run([*node.enter, "sh", "-c", script], capture_output=True, text=True, check=True)
-    sent, *missing = map(int, said.stdout.split())
-    assert sent == times
-    return missing
+    return subprocess.Popen(
+        [*node.enter, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
-def talk(cluster: Cluster, threads: ThreadPoolExecutor, seconds: int = 30) -> dict[str, Future[list[int]]]:
-    """Let pods of both subnets ping each other every 10 ms for so long; return by pair which packets are lost."""
-    addresses = pods(cluster.kubectl)
-    talking = {}
+def answered(cluster: Cluster, asked: Mapping[tuple[str, int], tuple[str, str]]) -> set[tuple[str, int]]:
+    """Return which of these, each a pod's address and another address, get an answer."""
+    echoes = {one: _echo(cluster, *where, "1") for one, where in asked.items()}
+    return {one for one, echo in echoes.items() if echo.communicate()[0].split() == ["1"]}
+
+
+@contextmanager
+def talking(cluster: Cluster) -> Iterator[dict[str, list[int]]]:
+    """Let pods of both subnets ping each other every 10 ms meanwhile; afterwards the dictionary has who lost which packets."""
+    addresses, lost = pods(cluster.kubectl), dict[str, list[int]]()
+    echoes = {}
     for (source, target), family in product(PAIRS, FAMILIES):
         here, there = (addresses[f"pod-on-{name}"][family] for name in (source, target))
-        what = f"{source} to {target}, IPv{family}"
-        talking[what] = threads.submit(unanswered, cluster, here, there, seconds * 100)
-    return talking
-
-
-def are_talking(talking: Mapping[str, Future[list[int]]]) -> bool:
-    """Whether all of them talk yet."""
-    return not any(one.done() for one in talking.values())
-
-
-def lost(talking: Mapping[str, Future[list[int]]]) -> dict[str, list[int]]:
-    """Return between whom packets are lost, and which."""
-    return {who: numbers for who, one in talking.items() if (numbers := one.result())}
+        echoes[f"{source} to {target}, IPv{family}"] = _echo(cluster, here, there)
+    try:
+        yield lost
+        time.sleep(AFTER)
+    finally:
+        said = {who: echo.communicate() for who, echo in echoes.items()}  # which ends their input
+    for who, (numbers, error) in said.items():
+        sent, *missing = map(int, numbers.split())
+        assert sent > 100 * AFTER, error
+        if missing:
+            lost[who] = missing
 
 
 def travels(cluster: Cluster, spec: dict[str, Any]) -> bool:
