@@ -383,3 +383,9 @@ def test_a_node_that_talks_to_its_pod_from_loopback_is_not_cut(three: Three) -> 
             client.send(b"x")
             accepted.settimeout(PATIENCE)
             assert accepted.recv(1) == b"x"
+
+
+def test_what_was_refused_is_a_line_of_bounded_length() -> None:
+    said = str(nf.Refused({f"r{number}": errno.ENOENT for number in range(1000)}))
+    assert said.startswith("r0: No such file or directory; r1: ")
+    assert said.endswith("r9: No such file or directory; and 990 more")

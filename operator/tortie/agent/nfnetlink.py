@@ -59,6 +59,9 @@ REGISTER_2, REGISTER_5 = 9, 12  # behind four bytes, and behind an interface's n
 _COMMENT = 120  # bytes that nft shows of a comment, without its end
 
 
+_SAID = 10  # of what is wrong, in a line of the log
+
+
 class Refused(Exception):
     """The kernel didn't take a transaction, and nothing of it happened.
 
@@ -68,7 +71,9 @@ class Refused(Exception):
 
     def __init__(self, owners: dict[str, int]) -> None:
         self.owners = owners
-        super().__init__("; ".join(f"{owner or 'the table'}: {os.strerror(code)}" for owner, code in owners.items()))
+        said = [f"{owner or 'the table'}: {os.strerror(code)}" for owner, code in owners.items()]
+        more = [f"and {len(said) - _SAID} more"] if len(said) > _SAID else []
+        super().__init__("; ".join(said[:_SAID] + more))
 
 
 class Hook(NamedTuple):
