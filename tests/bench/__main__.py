@@ -143,7 +143,7 @@ BENCHES: list[tuple[dict[str, str], Callable[[], dict[str, float]]]] = [
         firewall.gated,
     ),
     ({"vxlan_program_5000": "s", "vxlan_one_node_more": "ms"}, vxlan.program),
-    ({"vxlan_over_handmade": "ratio"}, vxlan.over_handmade),
+    ({"vxlan_over_handmade": "ratio", "vxlan_device_over_handmade": "ratio"}, vxlan.over_handmade),
     (
         {
             "bgp_render_5000": "s",
