@@ -13,6 +13,8 @@ from tortie.agent.control import BirdError, SessionState
 from tortie.agent.notice import NOTICE
 from tortie.api import lean
 from tortie.api.bgp_input import Configuration, ConfigurationSpec, Peer, PeerSpec
+from tortie.routing import planning
+from tortie.routing.planning import Around, Known
 
 DEFAULT = Configuration(lean.Metadata("default"))
 OFF = Configuration(lean.Metadata("default"), ConfigurationSpec(node_to_node_mesh_enabled=False))
@@ -124,6 +126,23 @@ async def test_what_ends_sessions_is_told_after_a_notice(one: Speaking) -> None:
     assert one.bgp.changes
     assert await one.look(NOTICE) == 2
     assert one.bgp.holds, "until the routes are back"
+
+
+async def test_what_brings_no_news_is_decided_once(one: Speaking, monkeypatch: pytest.MonkeyPatch) -> None:
+    decisions, real = list[Known](), planning.decide
+
+    def decide(around: Around, known: Known) -> Any:
+        decisions.append(known)
+        return real(around, known)
+
+    monkeypatch.setattr(planning, "decide", decide)
+    one.write(DEFAULT)
+    await one.look()
+    await one.look()
+    assert len(decisions) == 1
+    one.bgp.put("b", None)
+    await one.look()
+    assert len(decisions) == 2
 
 
 async def test_bird_ends_when_nobody_writes_of_it_any_more(one: Speaking) -> None:

@@ -103,7 +103,15 @@ def test_what_a_person_can_meet_is_there() -> None:
 
 def test_every_reason_is_there() -> None:
     reasons = {value for name, value in vars(status).items() if name.isupper() and isinstance(value, str)}
-    reasons |= {"NotBuiltYet", "RouteMissing", "ForeignFirewallDrops", "TortieIsUp", "SessionDown", "ObjectNotFollowed"}
+    reasons |= {
+        "NotBuiltYet",
+        "RouteMissing",
+        "ForeignFirewallDrops",
+        "TortieIsUp",
+        "SessionDown",
+        "ObjectNotFollowed",
+        "BGPSessionsUp",
+    }
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in PAGE] == []
     assert [reason for reason in sorted(reasons) if f'"{reason}"' not in source()] == []
 

@@ -24,6 +24,25 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 SECRETS = {("bgp", "mesh"): "of the mesh\n", ("bgp", "tor"): "s3cret", ("bgp", "quoted"): 'a";b', ("bgp", "long"): "x" * 81}
 BIRD = shutil.which("bird", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
+
+class Row(NamedTuple):
+    """Objects; what a node has with them and words that are nowhere; what is wrong, by where.
+
+    Attributes:
+        here: The node.
+        clusters: Whose routes nodes reflect, by node.
+        plan: Parts of the node's plan that objects don't say.
+    """
+
+    written: str
+    has: tuple[str, ...] = ()
+    hasnt: tuple[str, ...] = ()
+    wrong: dict[str, str] = {}  # noqa: RUF012 - a tuple's default
+    here: str = "a"
+    clusters: dict[str, str] = {}  # noqa: RUF012
+    plan: dict[str, Any] = {}  # noqa: RUF012
+
+
 # What the nodes' agents say: a and b share a subnet, c is in another and of another AS, d has no IPv6 address.
 NETWORKS = """
 a: {addresses: [192.0.2.1/24, "2001:db8::1/64"], bgp: {asNumber: 64512, labels: [rack=1, kubernetes.io/hostname=a]}}

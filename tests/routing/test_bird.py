@@ -1,10 +1,10 @@
 """BIRD's configuration, row by row: objects as people write them, and the lines that matter."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from tests.routing.bgp import configured, read
+from tests.routing.bgp import Row, configured, read
 from tortie.addressing.ranges import parse
 from tortie.api.bgp_input import Filter
 from tortie.api.lean import Metadata
@@ -13,18 +13,6 @@ from tortie.routing.bird import Advertised, Plan
 
 REFLECTOR = {"b": "244.0.0.1"}
 OFF = "BGPConfiguration/default: {nodeToNodeMeshEnabled: false}\n"
-
-
-class Row(NamedTuple):
-    """Objects; lines that are in the configuration and texts that aren't; what is wrong, by where; parts of the plan."""
-
-    written: str
-    has: tuple[str, ...] = ()
-    hasnt: tuple[str, ...] = ()
-    wrong: dict[str, str] = {}  # noqa: RUF012 - a tuple's default
-    here: str = "a"
-    clusters: dict[str, str] = {}  # noqa: RUF012
-    plan: dict[str, Any] = {}  # noqa: RUF012
 
 
 def config(spec: str, has: tuple[str, ...] = (), hasnt: tuple[str, ...] = (), **more: Any) -> Row:

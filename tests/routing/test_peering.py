@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import yaml
 
-from tests.routing.bgp import NETWORKS, SECRETS, read, sessions, speakers
+from tests.routing.bgp import NETWORKS, SECRETS, Row, read, sessions, speakers
 from tortie.api import lean
 from tortie.routing import peering
 from tortie.routing.peering import Session
@@ -26,17 +26,6 @@ TO_C4, TO_D = (
 )
 TOR = "BGPPeer tor = 192.0.2.254 as 64601, here 192.0.2.1 as 64512"
 FAR = "BGPPeer far = 203.0.113.9 as 64601, here 192.0.2.1 as 64512"
-
-
-class Row(NamedTuple):
-    """Objects; sessions that a node has with them and words of sessions that it hasn't; what is wrong, by where."""
-
-    written: str
-    has: tuple[str, ...] = ()
-    hasnt: tuple[str, ...] = ()
-    wrong: dict[str, str] = {}  # noqa: RUF012 - a tuple's default
-    here: str = "a"
-    clusters: dict[str, str] = {}  # noqa: RUF012
 
 
 def line(one: Session) -> str:

@@ -94,15 +94,13 @@ def routes() -> list[Route]:
 def of_bird() -> dict[Range, Route]:
     """Return BIRD's routes to other nodes' blocks, of the namespace that the thread is in; raises NetlinkError."""
     with Netlink() as kernel:
-        found = list(_routes(kernel, {}, BIRD_PROTOCOL))
-    return {one.to: one._replace(metric=None) for one in found if one.via and one.metric == bird.METRIC}
+        return {one.to: one._replace(metric=None) for one in _birds(kernel)}
 
 
 def remove_birds() -> None:
     """Remove BIRD's routes, which it left when it ended, of the namespace that the thread is in; raises NetlinkError."""
     with Netlink() as kernel:
-        found = [one for one in _routes(kernel, {}, BIRD_PROTOCOL) if one.via and one.metric == bird.METRIC]
-        kernel.tell([netlink.packed(_DELETE_ROUTE, _route(one, {}, BIRD_PROTOCOL)) for one in found])
+        kernel.tell([netlink.packed(_DELETE_ROUTE, _route(one, {}, BIRD_PROTOCOL)) for one in _birds(kernel)])
 
 
 def read(kernel: Netlink, links: Mapping[str, int]) -> set[Thing]:
@@ -208,6 +206,11 @@ def _routes(kernel: Netlink, names: Mapping[int, str], protocol: int = PROTOCOL)
                 made = made._replace(via=address_of(found[_GATEWAY]), link=link)
             metric = _U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0
             yield made if metric == _usual(made) else made._replace(metric=metric)
+
+
+def _birds(kernel: Netlink) -> list[Route]:
+    """Return the routes of this BIRD: another's have another metric."""
+    return [one for one in _routes(kernel, {}, BIRD_PROTOCOL) if one.via and one.metric == bird.METRIC]
 
 
 def _neighbours(kernel: Netlink, index: int) -> Iterator[Neighbour | Entry]:

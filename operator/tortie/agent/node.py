@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from tortie.addressing.allocator import Address, OwnBlock
 from tortie.addressing.ranges import Family, Range, parse
 from tortie.agent import detection, forwarding, overlay, reach
-from tortie.agent.bgp import Bgp
+from tortie.agent.bgp import LATE, Bgp
 from tortie.agent.forwarding import Route, Thing
 from tortie.agent.netlink import Netlink
 from tortie.agent.overlay import Device
@@ -26,6 +26,7 @@ from tortie.agent.reach import Reach, Terms
 from tortie.agent.tunnels import Source, Tunnels
 from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
+from tortie.api.block import SESSIONS_UP
 from tortie.api.meta import GROUP, MESSAGE_MAX, VERSION
 from tortie.kube.client import ApiError, Client
 from tortie.kube.resource import Resource
@@ -41,11 +42,11 @@ NODES = Resource("", "v1", "nodes")
 STRATEGIC = "application/strategic-merge-patch+json"
 # Seconds: changes of a moment are one look at the kernel; what failed, and what others changed, is mended so often.
 SETTLE, MEND = 0.05, 10.0
-# Seconds between two looks at BIRD's routes while some are awaited, and after which it is a problem that one doesn't come.
-SOON, LATE = 0.5, 30.0
+# Seconds between two looks at BIRD's routes while some are awaited.
+SOON = 0.5
 _FAMILIES: tuple[Family, ...] = (4, 6)
-# A condition, where nodes speak BGP: False where a session stays down, or somebody wrote what can't be followed.
-SESSIONS_UP, SESSION_DOWN, OBJECT_NOT_FOLLOWED = "BGPSessionsUp", "SessionDown", "ObjectNotFollowed"
+# Why SESSIONS_UP is False: a session stays down, or BIRD isn't as it should be; or somebody wrote what can't be followed.
+SESSION_DOWN, OBJECT_NOT_FOLLOWED = "SessionDown", "ObjectNotFollowed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from tortie.kube.client import Client
 from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
 from tortie.kube.streams import Streams
-from tortie.routing.peering import Secrets
+from tortie.routing.written import Secrets
 
 SECRETS = Resource("", "v1", "secrets", namespaced=True)
 

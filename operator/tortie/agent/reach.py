@@ -12,8 +12,8 @@ from tortie.agent.forwarding import Entry, Neighbour, Route, Thing, place
 from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
 from tortie.routing.carriage import Carried, Carrier, Node, NoWay, Way, node_of, pool_of, way
+from tortie.routing.written import LINK_LOCAL
 
-LINK_LOCAL = parse("fe80::/10")
 LINKS: Mapping[Carrier, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
 
 

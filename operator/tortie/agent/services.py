@@ -13,7 +13,7 @@ from tortie.kube.resource import Resource
 from tortie.kube.stream import Stream
 from tortie.kube.streams import Streams
 from tortie.routing import services
-from tortie.routing.peering import Problems
+from tortie.routing.written import Problems
 
 SERVICES = Resource("", "v1", "services", namespaced=True)
 SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", namespaced=True)

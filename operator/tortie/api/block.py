@@ -18,6 +18,8 @@ NODE_BLOCKS_MAX = 1024
 # Pools that one node's pods ask for.
 NODE_POOLS_MAX = 256
 NODE_LABELS_MAX = 256
+# A condition of a NodeNetwork where nodes speak BGP: its agent writes it, and the operator tells of its changes.
+SESSIONS_UP = "BGPSessionsUp"
 
 Cidr = Annotated[str, Field(max_length=CIDR_MAX)]
 Address = Annotated[str, Field(max_length=39)]

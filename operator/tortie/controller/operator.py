@@ -11,7 +11,7 @@ from tortie.addressing import planner, ranges
 from tortie.addressing.planner import Change, Create, Delays, Delete, DeleteNetwork, Timers, Update, WriteNetwork
 from tortie.addressing.state import State
 from tortie.api import lean
-from tortie.api.block import IPAMBlock, NodeNetwork
+from tortie.api.block import SESSIONS_UP, IPAMBlock, NodeNetwork
 from tortie.api.meta import API_VERSION, GROUP, VERSION
 from tortie.api.policy_input import Pod
 from tortie.controller import metrics, translate
@@ -20,7 +20,6 @@ from tortie.controller.manifests import CONFIGURATIONS, POOLS, RESERVATIONS, WRI
 from tortie.controller.policies import Known, Policies
 from tortie.controller.reporter import Reporter
 from tortie.controller.settings import Settings
-from tortie.controller.status import SESSIONS_UP
 from tortie.kube.client import ApiError, Client
 from tortie.kube.errors import Conflict, NotFound, NotLeading, TooManyRequests, Unreachable
 from tortie.kube.events import EventPoster, Reference

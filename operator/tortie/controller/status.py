@@ -35,8 +35,6 @@ ADDRESSES_EXHAUSTED = "AddressesExhausted"
 
 # Reason of Supported. Usual: nodes follow it. Else NotBuiltYet, or Invalid.
 SUPPORTED = "Supported"
-# The condition of a NodeNetwork of whose changes Events tell; its agent writes it.
-SESSIONS_UP = "BGPSessionsUp"
 
 # What of BGP objects no part of Tortie does yet.
 _NOT_SPOKEN = ("localWorkloadSelector", "localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6")

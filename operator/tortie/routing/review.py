@@ -6,6 +6,8 @@ peer's family, isn't judged here.
 
 from collections.abc import Callable
 
+from pydantic.alias_generators import to_camel
+
 from tortie.api.bgp_input import Configuration, Filter, Peer
 from tortie.routing import filters, peering, services, written
 from tortie.routing.bird import Plan, render
@@ -19,7 +21,7 @@ def of_configuration(one: Configuration) -> list[str]:
         found.append(f"metadata.name: no node follows {name!r}; name it default, or node. and a node's name")
     if name != "default":
         mesh = [field for field in peering.MESH if getattr(spec, field) is not None]
-        found += [f"spec.{_camel(field)}: it holds for all nodes alike; write it in default alone" for field in mesh]
+        found += [f"spec.{to_camel(field)}: it holds for all nodes alike; write it in default alone" for field in mesh]
     found += _failing(
         lambda: written.number(spec.as_number, "spec.asNumber"),
         lambda: _restart(spec.node_mesh_max_restart_time, "spec.nodeMeshMaxRestartTime"),
@@ -47,11 +49,6 @@ def of_peer(one: Peer) -> list[str]:
 def of_filter(one: Filter) -> list[str]:
     """Return what is wrong with a filter."""
     return list(filters.functions([one])[1].values())
-
-
-def _camel(field: str) -> str:
-    first, *others = field.split("_")
-    return first + "".join(word.capitalize() for word in others)
 
 
 def _restart(said: str | None, where: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from tortie.addressing import selector
 from tortie.addressing.allocator import Address, address
-from tortie.addressing.ranges import BITS
+from tortie.addressing.ranges import BITS, parse
 from tortie.api.bgp_input import AsNumber, Password
 
 # Seconds that routes of a speaker that restarts are kept; RFC 4724 has 12 bits for it.
@@ -16,6 +16,8 @@ DEFAULT_RESTART, RESTART_MAX = 120, 4095
 # What the kernel takes as a key of TCP MD5 (TCP_MD5SIG_MAXKEYLEN).
 PASSWORD_MAX = 80
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+
+LINK_LOCAL = parse("fe80::/10")  # RFC 4291: means nothing without the link
 
 Secrets = Mapping[tuple[str, str], str]
 Problems = dict[str, str]
@@ -70,7 +72,7 @@ def unfit(one: Address) -> str:
         return "is no one's address"
     if one.value >> (BITS[one.family] - 8) == 0xFF or (one.family == 4 and one.value >> 28 == 0xE):
         return "is no single machine's address"
-    if one.family == 6 and one.value >> 118 == 0xFE80 >> 6:
+    if one.within(LINK_LOCAL):
         return "is the address of one link, which it doesn't name; use another"
     return ""
 
