@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A file's tests stay together: they share a cluster, and some tell one story.
+TOGETHER := -n 2 --dist loadfile
 
 .PHONY: image help test quick nightly check chaos e2e bench demo demo-down cluster cluster-down cni docs generate lock clean
 
@@ -20,13 +22,13 @@ $(READY): requirements-dev.lock pyproject.toml
 	@touch $@
 
 test: $(READY) check ## every test, `make check` included
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest $(TOGETHER)
 
 quick: $(READY) check ## the inner loop: checks and the pure tests
 	$(BIN)/python -m pytest -n 2 tests/addressing tests/api
 
 nightly: $(READY) check ## the long forms: many more examples
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest $(TOGETHER)
 
 check: $(READY) ## formatting, lint, types, import arrows, generated files, chart
 	$(BIN)/ruff format --check .

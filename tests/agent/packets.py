@@ -29,6 +29,7 @@ from tortie.policy.view import View
 
 T = TypeVar("T")
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1}
+SYN, ACK = 2, 16  # TCP's flags
 _ICMPV6, _ECHO, _ECHO6 = 58, 8, 128
 _HDRINCL6 = 36  # IPV6_HDRINCL, <linux/in6.h>
 # A packet goes over so many links at most; each turn of a packet of our own takes all others over one more.
@@ -78,11 +79,10 @@ class Place:
         finally:
             run(["sh", "-c", _batch(one.format("del") for one in listed)], self.namespace)
 
-    def send(self, probe: Probe, number: int) -> None:
+    def send(self, probe: Probe, number: int, flags: int = SYN) -> None:
         """Send a probe; its source port, or echo id, is its number. So is what TCP and UDP carry: ports may be translated."""
         version = ip_address(probe.target).version
-        packet = _packet(probe, number, version)
-        self._out[version].sendto(packet, (probe.target, 0))
+        self._out[version].sendto(packet(probe, number, flags), (probe.target, 0))
 
     def got(self) -> Iterator[tuple[str, int]]:
         """Yield protocol and number of what came."""
@@ -109,13 +109,15 @@ class Place:
                 self._in.append((one, protocol, version))
 
 
-def _packet(probe: Probe, number: int, version: int) -> bytes:
+def packet(probe: Probe, number: int, flags: int = SYN) -> bytes:
+    """Return a probe with its IP header; `flags` are TCP's."""
+    version = ip_address(probe.target).version
     source, target = ip_address(probe.source).packed, ip_address(probe.target).packed
     protocol = _ICMPV6 if (version, probe.protocol) == (6, "ICMP") else PROTOCOLS[probe.protocol]
     pseudo = source + target + struct.pack(">IHBB", 0, 0, 0, protocol)
     match probe.protocol:
         case "TCP":
-            body = struct.pack(">HHIIBBHHH", number, probe.port, number, 0, 5 << 4, 2, 1024, 0, 0)
+            body = struct.pack(">HHIIBBHHH", number, probe.port, number, 0, 5 << 4, flags, 1024, 0, 0)
             where = 16
         case "UDP":
             body = struct.pack(">HHHHH", number, probe.port, 10, 0, number)

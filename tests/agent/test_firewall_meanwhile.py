@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.agent.namespaces import needs_root, run
+from tests.agent.packets import ACK, Probe, packet
 from tests.agent.tables import names_in, words
 from tests.agent.test_firewall import HOOKS, only_from
 from tests.agent.three import OUTSIDE, A, B, C, Three
@@ -25,6 +26,7 @@ from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.desired import Pod
 from tortie.agent.firewall import Firewall, NotEnforced, remove_table
+from tortie.agent.matches import bytes_of
 from tortie.agent.table import TABLE
 from tortie.api.compiled import CompiledMetadata, Rule, RuleSet, RuleSetSpec
 from tortie.policy.view import Changes
@@ -98,6 +100,61 @@ def test_while_all_is_replaced_every_packet_is_asked(three: Three, denied: str) 
     came, arrived = packets.counted
     assert min(came.values()) > 1000
     assert arrived == {"b": 0, "c": came["c"]}
+
+
+# Sends what is in its first argument, without pause.
+ANSWERING = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+while True:
+    sender.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 0))
+"""
+
+
+def answer(pod: str) -> Probe:
+    """Return what a pod says to c on a connection that c began to its port 80, which is the number that it is sent with."""
+    return Probe(pod, C[0], "TCP", 40_000)
+
+
+def known_to(three: Three) -> set[str]:
+    """Return which pods of the first node the kernel knows connections of."""
+    pods = {bytes_of(address(one)): one for one in (A[0], B[0])}
+    found = three.net.nodes[0].kernel.connections.of(frozenset(pods))
+    return {pods[one.original.source] for one in found if one.original.source in pods}
+
+
+def test_while_a_table_is_made_nothing_begins_in_its_middle(three: Three) -> None:
+    """The kernel tracks connections since a rule that asks for it is written, and a little longer than there is one."""
+    node = three.net.nodes[0]
+    three.enforce({"r": DENIES}, {"a": ("r",)}, d=C[:1])
+    said = packet(answer(A[0]), 80, ACK).hex()
+    enter = ["nsenter", f"--net={three.places[A[0]].namespace}", sys.executable, "-c", ANSWERING, said, C[0]]
+    with subprocess.Popen(enter) as sender:
+        try:
+            for _ in range(50):
+                remove_table(node.kernel.tables)
+                assert three.passes(C[0], A[0])
+                node.firewall.mend()
+                node.firewall.cut()
+                assert not three.passes(C[0], A[0])
+                assert known_to(three) == set()
+        finally:
+            sender.kill()
+
+
+def test_what_began_in_its_middle_without_a_table_must_be_allowed_both_ways(three: Three) -> None:
+    """Although a pod may send to whom it answers."""
+    node = three.net.nodes[0]
+    three.enforce({"r": DENIES}, {"a": ("r",)}, d=C[:1])
+    run(["nft", "add table inet t; add chain inet t c { type filter hook forward priority 9; ct state new; }"], node.namespace)
+    remove_table(node.kernel.tables)
+    for pod in (A[0], B[0]):
+        three.places[pod].send(answer(pod), 80, ACK)
+    three.net.settle()
+    assert known_to(three) == {A[0], B[0]}
+    node.firewall.mend()
+    assert {bytes_of(address(A[0]))} == {one.original.source for one in node.firewall.cut()}
+    assert known_to(three) == {B[0]}
 
 
 def denying(name: str, *sets: str) -> RuleSet:

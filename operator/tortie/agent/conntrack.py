@@ -20,7 +20,8 @@ _INT = struct.Struct("=i")
 _GET, _DELETE = 0x101, 0x102  # of NFNL_SUBSYS_CTNETLINK
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
-_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
+_ORIGINAL, _REPLY, _PROTOINFO, _ID, _ZONE = 1, 2, 4, 12, 18
+_TCP, _TCP_FLAGS, _BE_LIBERAL = 1, 4, 0x08  # CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, IP_CT_TCP_FLAG_BE_LIBERAL
 _IP, _PROTO = 1, 2
 _SOURCES, _TARGETS = {1, 3}, {2, 4}  # of both families
 _NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
@@ -40,11 +41,17 @@ class Flow(NamedTuple):
 
 
 class Connection(NamedTuple):
-    """A connection: as its first packet came, and how replies come, which tells where it truly went; `key` names it."""
+    """A connection: as its first packet came, and how replies come, which tells where it truly went; `key` names it.
+
+    Attributes:
+        is_picked_up: Its first packet was the first that the kernel saw, from the middle of a TCP connection: it may have begun
+            the other way round.
+    """
 
     original: Flow
     reply: Flow
     key: bytes
+    is_picked_up: bool = False
 
 
 class Connections(Closing):
@@ -123,13 +130,23 @@ def _attributes(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _connection(data: bytes, begin: int, end: int) -> Connection:
-    flows, key = {}, b""
+    flows, key, flags = {}, b"", 0
     for kind, first, last in _attributes(data, begin, end):
         if kind in (_ORIGINAL, _REPLY):
             flows[kind] = _flow(data, first, last)
         if kind in (_ORIGINAL, _ID, _ZONE):
             key += attribute(kind | (_NESTED if kind == _ORIGINAL else 0), data[first:last])
-    return Connection(flows[_ORIGINAL], flows[_REPLY], key)
+        if kind == _PROTOINFO:
+            flags = _tcp_flags(data, first, last)
+    return Connection(flows[_ORIGINAL], flows[_REPLY], key, bool(flags & _BE_LIBERAL))
+
+
+def _tcp_flags(data: bytes, begin: int, end: int) -> int:
+    for protocol, first, last in _attributes(data, begin, end):
+        for kind, at, _ in _attributes(data, first, last) if protocol == _TCP else ():
+            if kind == _TCP_FLAGS:
+                return data[at]
+    return 0
 
 
 def _flow(data: bytes, begin: int, end: int) -> Flow:

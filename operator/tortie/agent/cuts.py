@@ -66,19 +66,21 @@ class Search:
     def forbidden(self, connections: Iterable[Connection], node: Collection[bytes]) -> Iterator[Connection]:
         """Yield those that may not go on; `node` are the node's own addresses."""
         for one in connections:
-            first, last = one.original.source, one.reply.source
-            if first in self._over or last in self._over or self._forbids(one, node):
+            ends = one.original, one.reply
+            # Nobody knows who began one that was picked up: while there was no table of ours, a pod's answer was enough.
+            ways = [ends, ends[::-1]] if one.is_picked_up else [ends]
+            if any(end.source in self._over for end in ends) or any(self._forbids(*way, node) for way in ways):
                 yield one
 
-    def _forbids(self, one: Connection, node: Collection[bytes]) -> bool:
+    def _forbids(self, original: Flow, reply: Flow, node: Collection[bytes]) -> bool:
         """Whether one side's rules wouldn't let a connection begin, as `from-pods` and `to-pods` would see it."""
-        first, last = one.original.source, one.reply.source
+        first, last = original.source, reply.source
         if first == last:
             return False
         sides: list[tuple[Pod | None, Direction, bytes]] = [(self._pods.get(first), "Egress", last)]
         if first not in node and not (len(first) == 4 and first[0] == 127):
             sides.append((self._pods.get(last), "Ingress", first))
-        return any(pod and not self._allows(pod, direction, other, one.reply) for pod, direction, other in sides)
+        return any(pod and not self._allows(pod, direction, other, reply) for pod, direction, other in sides)
 
     def _allows(self, pod: Pod, direction: Direction, other: bytes, reply: Flow) -> bool:
         desired = self._desired

@@ -249,11 +249,10 @@ class Firewall:
         self._send(ranges, batch)
         self._is_there, self._is_inherited = True, False
         self._note(work, chains, leads)
-        if there is not None:
-            rest = Batch(TABLE)
-            table.tidy(rest, left)
-            self._kernel.tables.outwait()
-            self._send(rest)
+        rest = Batch(TABLE)
+        table.tidy(rest, left)
+        self._kernel.tables.outwait()  # what passes by what was there is a connection now, for `cut` to see
+        self._send(rest)
 
     def _commit(self, work: Work) -> None:
         """Do it by transactions of what changed, or else by one of everything."""
