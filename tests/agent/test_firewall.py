@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.agent.namespaces import needs_root, run
-from tests.agent.packets import inside
+from tests.agent.packets import Probe, inside
 from tests.agent.tables import names_in, words
 from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
@@ -76,7 +76,16 @@ def test_spoofed_packets_are_dropped(three: Three, row: str) -> None:
 def test_a_pod_sends_nothing_that_nodes_take_for_each_other_s(three: Three) -> None:
     assert [three.passes(A[0], one, "UDP", port) for port in (4789, 4790) for one in (B[0], C[0])] == [False, False, True, True]
     assert not three.passes(A[1], C[1], "UDP", 4789)
+    assert not three.passes(A[0], "192.168.100.2", "UDP", 4789)
     assert three.passes(OUTSIDE[0], A[0], "UDP", 4789)
+
+
+@pytest.mark.parametrize(("port", "arrives"), [(4789, False), (4790, True)])
+def test_nor_does_a_service_make_it_so(three: Three, port: int, arrives: bool) -> None:
+    node, probe = three.net.nodes[0].namespace, Probe(A[0], OUTSIDE[0], "UDP", 80)
+    run(["nft", "add table ip t; add chain ip t c { type nat hook prerouting priority -100; }"], node)
+    run(["nft", f"add rule ip t c udp dport 80 dnat to {C[0]}:{port}"], node)
+    assert three.net.exchange([(three.places[A[0]], probe)])[probe] == [three.places[C[0]]] * arrives
 
 
 def test_another_mac_is_dropped(three: Three) -> None:

@@ -10,7 +10,7 @@ all of that anew under other names, those of the next `Edition`.
 """
 
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tortie.addressing.ranges import Family
@@ -134,9 +134,9 @@ def _base_chains(
     yield "outside", (None, tuple(_outside(edition)))
     yield "discovery", (None, tuple(_discovery()))
     yield "addresses", (None, tuple(_addresses(edition)))
-    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing(edition, vxlan_port)))
-    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded(edition, "Egress")))
-    yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here(edition)))
+    yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing(edition)))
+    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded(edition, "Egress", _encapsulated(vxlan_port))))
+    yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here(edition, vxlan_port)))
     yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded(edition, "Ingress")))
     if masquerades:
         yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving(edition)))
@@ -147,12 +147,8 @@ def ranges_set(batch: nf.Batch, edition: Edition, name: str, family: Family) -> 
     batch.set(edition.of(ranges_of(name, family)), (ADDRESS[family],), BYTES[family], nf.INTERVAL)
 
 
-def _spoofing(edition: Edition, vxlan_port: int) -> Iterator[bytes]:
+def _spoofing(edition: Edition) -> Iterator[bytes]:
     yield nf.rule(nf.meta(nf.IIFGROUP), nf.compare(nf.host_order(GROUP), nf.NOT_EQUAL), nf.verdict(nf.GOTO, "outside"))
-    # A node would take what a pod encapsulates for another node's, and what is inside may claim to be anybody's.
-    vxlan = nf.payload(nf.TRANSPORT, 2, 2), nf.compare(vxlan_port.to_bytes(2, "big"))
-    yield nf.rule(carries(_UDP), *vxlan, nf.verdict(nf.DROP))
-    yield nf.rule(carries(_IPIP), nf.verdict(nf.DROP))
     known = nf.meta(nf.IIFNAME), nf.payload(nf.LINK, 6, 6, nf.REGISTER_5), nf.member(edition.of(MACS))
     ethernet = nf.meta(nf.IIFTYPE), nf.compare(struct.pack("=H", _ETHERNET))
     yield nf.rule(*ethernet, *known, nf.verdict(nf.JUMP, "addresses"))
@@ -184,12 +180,13 @@ def _discovery() -> Iterator[bytes]:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
 
 
-def _forwarded(edition: Edition, direction: Direction) -> Iterator[bytes]:
+def _forwarded(edition: Edition, direction: Direction, first: Iterable[bytes] = ()) -> Iterator[bytes]:
     """What one side's rules are asked of a forwarded packet; a pod always reaches itself."""
     group, name, there = nf.IIFGROUP, nf.IIFNAME, TARGET
     if direction == "Ingress":
         group, name, there = nf.OIFGROUP, nf.OIFNAME, SOURCE
     yield from _connections(group)
+    yield from first
     for family in FAMILIES:
         other = nf.payload(nf.NETWORK, there[family], BYTES[family], nf.REGISTER_5)
         yield nf.rule(is_of(family), nf.meta(name), other, nf.member(edition.of(HERE[family])), nf.verdict(nf.ACCEPT))
@@ -205,8 +202,19 @@ def _leaving(edition: Edition) -> Iterator[bytes]:
         yield nf.rule(is_of(family), *source, *target, nf.masquerade())
 
 
-def _from_pods_here(edition: Edition) -> Iterator[bytes]:
+def _encapsulated(vxlan_port: int) -> Iterator[bytes]:
+    """No pod sends what a node would take for another node's, whatever a Service makes of its address and port.
+
+    Nodes answer from other ports, so none of it ever belongs to a connection.
+    """
+    vxlan = nf.payload(nf.TRANSPORT, 2, 2), nf.compare(vxlan_port.to_bytes(2, "big"))
+    yield nf.rule(carries(_UDP), *vxlan, nf.verdict(nf.DROP))
+    yield nf.rule(carries(_IPIP), nf.verdict(nf.DROP))
+
+
+def _from_pods_here(edition: Edition, vxlan_port: int) -> Iterator[bytes]:
     yield from _connections(nf.IIFGROUP)
+    yield from _encapsulated(vxlan_port)
     for types in _DISCOVERY:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
     yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of(edition.of("from")))
