@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -15,10 +16,11 @@ from tests.agent.three import OUTSIDE, A, B, C, Three
 from tests.kube.watching import eventually
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
+from tortie.agent.conntrack import Connection
 from tortie.agent.firewall import Firewall, Kernel, remove_table
 from tortie.agent.gate import Gate
 from tortie.agent.table import TABLE
-from tortie.api.compiled import Port, Rule, RuleSetSpec
+from tortie.api.compiled import CompiledMetadata, Port, Rule, RuleSet, RuleSetSpec
 from tortie.policy.view import Changes
 
 pytestmark = needs_root
@@ -327,6 +329,32 @@ async def test_a_mending_that_failed_is_tried_again(three: Three, monkeypatch: p
     assert await gate.mend()
     assert (gate.drifts, three.passes(B[0], A[0])) == (1, False)
     gate.close()
+
+
+async def test_a_cut_that_failed_is_tried_again(
+    three: Three, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By itself, and it is said once."""
+    node, tries = three.net.nodes[0], list[None]()
+    talk, gate = Talk(three, C[0], A[0], socket.SOCK_STREAM), Gate(node.firewall)
+    monkeypatch.setattr("tortie.agent.gate.SWEEP", 0.01)
+    real = node.kernel.connections.delete
+
+    def delete(connections: Iterable[Connection]) -> None:
+        tries.append(None)
+        if len(tries) < 4:
+            raise OSError("no memory")
+        real(connections)
+
+    monkeypatch.setattr(node.kernel.connections, "delete", delete)
+    closed = RuleSet(CompiledMetadata(name="closed"), SEES_ALL)
+    await gate.enforce(Changes(rule_sets={"closed": closed}, endpoints={"a": ("closed",)}))
+    await asyncio.gather(gate.settled(), gate.settled())
+    await eventually(lambda: gate.cut == 1)
+    assert talk.goes_on(three) == (False, False)
+    assert caplog.text.count("can't be cut: no memory") == 1
+    gate.close()
+    talk.close()
 
 
 def test_an_open_pod_that_comes_before_policies_are_known_leaves_the_last_agent_s_table(three: Three) -> None:

@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # Seconds until what was connected with a pod that is gone is ended: long before its address, which rests, is another's.
+# Until connections that couldn't be cut are tried again, too.
 SWEEP = 5.0
 # Seconds between two looks at policies' counters.
 COUNT = 5.0
@@ -77,7 +78,7 @@ class Gate:
         self.is_told = False  # whether anything was ever enforced
         self.waiting = 0  # pods, for what holds for them
         self.refused = self.drifts = self.cut = 0
-        self._is_mending = False
+        self._is_mending = self._cannot_cut = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -116,12 +117,15 @@ class Gate:
         await self._cut()
 
     async def _cut(self) -> None:
-        self._sweep = None
         try:
             cut = await self._do(self._firewall.cut)
         except (OSError, NetlinkError) as error:
-            _log.error("connections that are forbidden now can't be cut: %s; tried again with the next change", error)
+            if not self._cannot_cut:
+                _log.error("connections that are forbidden now can't be cut: %s; tried again every %g s", error, SWEEP)
+            self._cannot_cut = True
+            self._cut_soon()
             return
+        self._cannot_cut = False
         self.cut += len(cut)
         if cut:
             _log.info("%d connections cut: a policy forbids them now, or their pod is gone", len(cut))
@@ -209,8 +213,7 @@ class Gate:
         """Forget a link that is gone; what can't be forgotten now is with the table's next replacement."""
         try:
             await self._do(self._firewall.drop, host)
-            if self._sweep is None:
-                self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._start_sweep)
+            self._cut_soon()
         except NotEnforced as error:
             _log.error("%s: its rules can't be removed: %s", host, error)
 
@@ -236,7 +239,12 @@ class Gate:
         """Whether nothing that runs is closed if only these pods are known."""
         return self._firewall.covers(known)
 
+    def _cut_soon(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._start_sweep)
+
     def _start_sweep(self) -> None:
+        self._sweep = None
         self._sweeping = asyncio.create_task(self._cut())
 
     def _pod(self, link: Link, addresses: Iterable[Address]) -> Pod:
