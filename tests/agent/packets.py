@@ -28,7 +28,7 @@ from tortie.api.lean import Metadata
 from tortie.policy.view import View
 
 T = TypeVar("T")
-PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1}
+PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1, "IP-in-IP": 4}
 SYN, ACK = 2, 16  # TCP's flags
 _ICMPV6, _ECHO, _ECHO6 = 58, 8, 128
 _HDRINCL6 = 36  # IPV6_HDRINCL, <linux/in6.h>
@@ -122,6 +122,8 @@ def packet(probe: Probe, number: int, flags: int = SYN) -> bytes:
         case "UDP":
             body = struct.pack(">HHHHH", number, probe.port, 10, 0, number)
             where = 6
+        case "IP-in-IP":
+            body, where = struct.pack(">HH", number, 0), 0
         case "SCTP":
             body = struct.pack(">HHIIBBHIIHHI", number, probe.port, 0, 0, 1, 0, 20, 1, 65536, 1, 1, 1)
             body = body[:8] + struct.pack("<I", _crc32c(body)) + body[12:]

@@ -76,18 +76,33 @@ def test_spoofed_packets_are_dropped(three: Three, row: str) -> None:
 
 
 def test_a_pod_sends_nothing_that_nodes_take_for_each_other_s(three: Three) -> None:
-    assert [three.passes(A[0], one, "UDP", port) for port in (4789, 4790) for one in (B[0], C[0])] == [False, False, True, True]
-    assert not three.passes(A[1], C[1], "UDP", 4789)
-    assert not three.passes(A[0], "192.168.100.2", "UDP", 4789)
-    assert three.passes(OUTSIDE[0], A[0], "UDP", 4789)
+    for target in (B[0], C[0], "192.168.100.2", "192.168.101.2", C[1], "fd0f:0::2"):
+        source = A[":" in target]
+        assert [three.passes(source, target, "UDP", port) for port in (4789, 4790)] == [False, True], target
+        if "." in target:
+            assert not three.passes(source, target, "IP-in-IP"), target
+    assert all(three.passes(OUTSIDE[0], A[0], *what) for what in (("UDP", 4789), ("IP-in-IP",)))
+
+
+@pytest.mark.parametrize("target", [C[0], "192.168.100.2"])
+@pytest.mark.parametrize(("port", "arrives"), [(4789, False), (4790, True)])
+def test_nor_does_a_service_make_it_so(three: Three, target: str, port: int, arrives: bool) -> None:
+    node, probe = three.net.nodes[0].namespace, Probe(A[0], OUTSIDE[0], "UDP", 80)
+    run(["nft", "add table ip t; add chain ip t c { type nat hook prerouting priority -100; }"], node)
+    run(["nft", f"add rule ip t c udp dport 80 dnat to {target}:{port}"], node)
+    assert three.net.exchange([(three.places[A[0]], probe)])[probe] == [three.places[target]] * arrives
 
 
 @pytest.mark.parametrize(("port", "arrives"), [(4789, False), (4790, True)])
-def test_nor_does_a_service_make_it_so(three: Three, port: int, arrives: bool) -> None:
-    node, probe = three.net.nodes[0].namespace, Probe(A[0], OUTSIDE[0], "UDP", 80)
-    run(["nft", "add table ip t; add chain ip t c { type nat hook prerouting priority -100; }"], node)
-    run(["nft", f"add rule ip t c udp dport 80 dnat to {C[0]}:{port}"], node)
-    assert three.net.exchange([(three.places[A[0]], probe)])[probe] == [three.places[C[0]]] * arrives
+def test_nor_is_it_an_answer(three: Three, port: int, arrives: bool) -> None:
+    """To what came from that port of a node, where a Service's translation may have chosen it."""
+    node, pod = three.places["192.168.100.2"], three.places[A[0]]
+    for asks, here, there in ((node, "192.168.100.2", A[0]), (three.places["192.168.101.2"], "192.168.101.2", A[0])):
+        asks.send(Probe(here, there, "UDP", 7), port)
+        three.net.settle()
+        pod.send(Probe(there, here, "UDP", port), 7)
+        three.net.settle()
+        assert (("UDP", 7) in asks.got()) == arrives
 
 
 def test_another_mac_is_dropped(three: Three) -> None:
@@ -214,6 +229,16 @@ def test_a_connection_is_cut_when_it_is_forbidden_and_others_live(
     assert stays.goes_on(three) == (True, True)
     talk.close()
     stays.close()
+
+
+def test_a_cut_connection_with_its_own_node_stays_cut(three: Three) -> None:
+    talk = Talk(three, A[0], "192.168.100.2", socket.SOCK_STREAM)
+    assert talk.goes_on(three) == (True, True)
+    three.enforce(CLOSED, EVERYBODY_CLOSED)
+    assert talk.goes_on(three) == (False, False)
+    three.net.nodes[0].firewall.mend()
+    assert three.net.nodes[0].firewall.cut() == []
+    talk.close()
 
 
 def test_a_refused_rule_closes_its_endpoints_alone(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:

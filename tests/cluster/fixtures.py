@@ -90,9 +90,9 @@ def operators(control_plane: ControlPlane, cluster: Kubectl) -> Iterator[Callabl
 
 
 def clean(kubectl: Kubectl) -> None:
-    """Delete our objects, finalizers or not, and all Nodes; again, if an operator that runs has made more meanwhile."""
+    """Delete our objects, finalizers or not, Nodes and Events; again, if an operator that runs has made more meanwhile."""
     plurals = ",".join(("nodes", *KINDS))
-    kubectl.run("delete", plurals, "--all", "--wait=false")
+    kubectl.run("delete", f"{plurals},events", "--all", "--all-namespaces", "--wait=false")
     while items := kubectl.get(plurals)["items"]:
         for item in items:
             if item["metadata"].get("finalizers"):

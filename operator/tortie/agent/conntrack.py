@@ -21,7 +21,8 @@ _GET, _DELETE = 0x101, 0x102  # of NFNL_SUBSYS_CTNETLINK
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _ORIGINAL, _REPLY, _PROTOINFO, _ID, _ZONE = 1, 2, 4, 12, 18
-_TCP, _TCP_FLAGS, _BE_LIBERAL = 1, 4, 0x08  # CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, IP_CT_TCP_FLAG_BE_LIBERAL
+_TCP, _TCP_FLAGS = 1, 4  # CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL
+_WINDOW_SCALE, _BE_LIBERAL = 0x01, 0x08  # IP_CT_TCP_FLAG_…: the first one is said by SYN alone
 _IP, _PROTO = 1, 2
 _SOURCES, _TARGETS = {1, 3}, {2, 4}  # of both families
 _NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
@@ -44,8 +45,7 @@ class Connection(NamedTuple):
     """A connection: as its first packet came, and how replies come, which tells where it truly went; `key` names it.
 
     Attributes:
-        is_picked_up: Its first packet was the first that the kernel saw, from the middle of a TCP connection: it may have begun
-            the other way round.
+        is_picked_up: The kernel saw a TCP connection's middle first, so `original` may be the side that answers.
     """
 
     original: Flow
@@ -138,7 +138,7 @@ def _connection(data: bytes, begin: int, end: int) -> Connection:
             key += attribute(kind | (_NESTED if kind == _ORIGINAL else 0), data[first:last])
         if kind == _PROTOINFO:
             flags = _tcp_flags(data, first, last)
-    return Connection(flows[_ORIGINAL], flows[_REPLY], key, bool(flags & _BE_LIBERAL))
+    return Connection(flows[_ORIGINAL], flows[_REPLY], key, flags & (_WINDOW_SCALE | _BE_LIBERAL) == _BE_LIBERAL)
 
 
 def _tcp_flags(data: bytes, begin: int, end: int) -> int:

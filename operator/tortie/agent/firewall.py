@@ -15,6 +15,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -147,6 +148,11 @@ class Firewall:
         self._cuts.found(search)
         return wrong
 
+    @property
+    def has_to_cut(self) -> bool:
+        """Whether anybody's connections are still to be looked at."""
+        return bool(self._cuts.uids or self._cuts.gone)
+
     def masquerade(self, pools: Mapping[Range, bool]) -> None:
         """Take the pools, and of which what leaves all pools is masqueraded; raises NotEnforced."""
         if pools == self._desired.pools:
@@ -182,7 +188,9 @@ class Firewall:
         """Replace a table of ours that somebody changed; one of the last agent's stays until policies are known."""
         if not (self._is_inherited and self._has_table()):
             self.program()
-            self._cuts.uids.update(self._desired.endpoints)  # who knows what began meanwhile
+            with suppress(OSError):
+                self._kernel.tables.outwait()  # what passed meanwhile is a connection now
+            self._cuts.uids.update(self._desired.endpoints)  # who knows what began
 
     # --- what is asked
 
@@ -251,8 +259,7 @@ class Firewall:
         self._note(work, chains, leads)
         rest = Batch(TABLE)
         table.tidy(rest, left)
-        self._kernel.tables.outwait()  # what passes by what was there is a connection now, for `cut` to see
-        self._send(rest)
+        self._send_last(rest)
 
     def _commit(self, work: Work) -> None:
         """Do it by transactions of what changed, or else by one of everything."""
@@ -284,6 +291,10 @@ class Firewall:
         self._write_rest(work, rest)
         self._send(*stages)
         self._note(work, chains, leads)
+        self._send_last(rest)
+
+    def _send_last(self, rest: Batch) -> None:
+        """Commit what takes away that by which packets may still be asked."""
         if len(rest):
             self._kernel.tables.outwait()
             self._send(rest)

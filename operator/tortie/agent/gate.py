@@ -78,7 +78,7 @@ class Gate:
         self.is_told = False  # whether anything was ever enforced
         self.waiting = 0  # pods, for what holds for them
         self.refused = self.drifts = self.cut = 0
-        self._is_mending = self._cannot_cut = False
+        self._is_mending = self._cannot_cut = self._is_closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -87,6 +87,7 @@ class Gate:
 
     def close(self) -> None:
         """End the thread."""
+        self._is_closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         self._thread.shutdown()
@@ -126,6 +127,8 @@ class Gate:
             self._cut_soon()
             return
         self._cannot_cut = False
+        if self._firewall.has_to_cut:  # there is no table now
+            self._cut_soon()
         self.cut += len(cut)
         if cut:
             _log.info("%d connections cut: a policy forbids them now, or their pod is gone", len(cut))
@@ -213,9 +216,9 @@ class Gate:
         """Forget a link that is gone; what can't be forgotten now is with the table's next replacement."""
         try:
             await self._do(self._firewall.drop, host)
-            self._cut_soon()
         except NotEnforced as error:
             _log.error("%s: its rules can't be removed: %s", host, error)
+        self._cut_soon()
 
     async def denied_by(self, chain: str) -> tuple[Direction | None, tuple[str, ...]]:
         """Return which way, and by which policies, a chain denies."""
@@ -240,7 +243,7 @@ class Gate:
         return self._firewall.covers(known)
 
     def _cut_soon(self) -> None:
-        if self._sweep is None:
+        if self._sweep is None and not self._is_closed:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._start_sweep)
 
     def _start_sweep(self) -> None:

@@ -1,8 +1,9 @@
 """What the agent's nftables table always has: its sets, and the chains that every packet takes. Pure.
 
 A pod's packets take two base chains, one for what it sends (`from-pods`, `from-pods-here` to its own node) and one for what it
-receives (`to-pods`), so that a rule's `accept` decides for one side alone. Each leads by the pod's interface to the chain
-of its list of RuleSets (`tortie.agent.rules`); an interface of ours that leads nowhere is closed.
+receives (`to-pods`; `to-pods-from-here` from its own node, which may always begin), so that a rule's `accept` decides for one
+side alone. Each leads by the pod's interface to the chain of its list of RuleSets (`tortie.agent.rules`); an interface of ours
+that leads nowhere is closed.
 
 A packet that is being asked while a transaction happens goes on by the rules that it began with; but a set or a map is to it,
 from that moment, what the transaction made of it. So a replacement of the table leaves alone what rules look into, and makes
@@ -10,7 +11,7 @@ all of that anew under other names, those of the next `Edition`.
 """
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from tortie.addressing.ranges import Family
@@ -135,9 +136,10 @@ def _base_chains(
     yield "discovery", (None, tuple(_discovery()))
     yield "addresses", (None, tuple(_addresses(edition)))
     yield "spoofing", (nf.Hook(nf.PREROUTING, _RAW), tuple(_spoofing(edition)))
-    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded(edition, "Egress", _encapsulated(vxlan_port))))
+    yield "from-pods", (nf.Hook(nf.FORWARD, _FROM), tuple(_forwarded(edition, "Egress", vxlan_port)))
     yield "from-pods-here", (nf.Hook(nf.INPUT, _FROM), tuple(_from_pods_here(edition, vxlan_port)))
-    yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded(edition, "Ingress")))
+    yield "to-pods", (nf.Hook(nf.FORWARD, _TO), tuple(_forwarded(edition, "Ingress", vxlan_port)))
+    yield "to-pods-from-here", (nf.Hook(nf.OUTPUT, _TO), tuple(_connections("Ingress", vxlan_port)))
     if masquerades:
         yield "leaving", (nf.Hook(nf.POSTROUTING, _SOURCE_NAT, "nat"), tuple(_leaving(edition)))
 
@@ -180,13 +182,10 @@ def _discovery() -> Iterator[bytes]:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
 
 
-def _forwarded(edition: Edition, direction: Direction, first: Iterable[bytes] = ()) -> Iterator[bytes]:
+def _forwarded(edition: Edition, direction: Direction, vxlan_port: int) -> Iterator[bytes]:
     """What one side's rules are asked of a forwarded packet; a pod always reaches itself."""
-    group, name, there = nf.IIFGROUP, nf.IIFNAME, TARGET
-    if direction == "Ingress":
-        group, name, there = nf.OIFGROUP, nf.OIFNAME, SOURCE
-    yield from _connections(group)
-    yield from first
+    name, there = (nf.IIFNAME, TARGET) if direction == "Egress" else (nf.OIFNAME, SOURCE)
+    yield from _connections(direction, vxlan_port)
     for family in FAMILIES:
         other = nf.payload(nf.NETWORK, there[family], BYTES[family], nf.REGISTER_5)
         yield nf.rule(is_of(family), nf.meta(name), other, nf.member(edition.of(HERE[family])), nf.verdict(nf.ACCEPT))
@@ -202,32 +201,28 @@ def _leaving(edition: Edition) -> Iterator[bytes]:
         yield nf.rule(is_of(family), *source, *target, nf.masquerade())
 
 
-def _encapsulated(vxlan_port: int) -> Iterator[bytes]:
-    """No pod sends what a node would take for another node's, whatever a Service makes of its address and port.
-
-    Nodes answer from other ports, so none of it ever belongs to a connection.
-    """
-    vxlan = nf.payload(nf.TRANSPORT, 2, 2), nf.compare(vxlan_port.to_bytes(2, "big"))
-    yield nf.rule(carries(_UDP), *vxlan, nf.verdict(nf.DROP))
-    yield nf.rule(carries(_IPIP), nf.verdict(nf.DROP))
-
-
 def _from_pods_here(edition: Edition, vxlan_port: int) -> Iterator[bytes]:
-    yield from _connections(nf.IIFGROUP)
-    yield from _encapsulated(vxlan_port)
+    yield from _connections("Egress", vxlan_port)
     for types in _DISCOVERY:
         yield nf.rule(_icmpv6(types), nf.verdict(nf.ACCEPT))
     yield nf.rule(nf.meta(nf.IIFNAME), nf.verdict_of(edition.of("from")))
     yield nf.rule(nf.verdict(nf.DROP))
 
 
-def _connections(group: int) -> Iterator[bytes]:
-    """What belongs to a connection passes; what isn't ours isn't looked at; no connection begins in its middle.
+def _connections(direction: Direction, vxlan_port: int) -> Iterator[bytes]:
+    """What isn't ours isn't looked at; what belongs to a connection passes; no connection begins in its middle.
 
     One that was cut would otherwise go on: the other side's next packet would begin it anew, the other way round.
     """
-    yield nf.rule(nf.connection(), nf.bits(_ESTABLISHED | _RELATED), nf.verdict(nf.ACCEPT))
+    group = nf.IIFGROUP if direction == "Egress" else nf.OIFGROUP
     yield nf.rule(nf.meta(group), nf.compare(nf.host_order(GROUP), nf.NOT_EQUAL), nf.verdict(nf.ACCEPT))
+    if direction == "Egress":
+        # A node would take what a pod encapsulates for another node's, and what is inside may claim to be anybody's. It counts
+        # where a Service leads it, and it may be an answer.
+        vxlan = nf.payload(nf.TRANSPORT, 2, 2), nf.compare(vxlan_port.to_bytes(2, "big"))
+        yield nf.rule(carries(_UDP), *vxlan, nf.verdict(nf.DROP))
+        yield nf.rule(carries(_IPIP), nf.verdict(nf.DROP))
+    yield nf.rule(nf.connection(), nf.bits(_ESTABLISHED | _RELATED), nf.verdict(nf.ACCEPT))
     flags = nf.payload(nf.TRANSPORT, 13, 1), nf.masked(_FIN_SYN_RST_ACK), nf.compare(_SYN, nf.NOT_EQUAL)
     yield nf.rule(nf.connection(), nf.bits(_NEW), carries(_TCP), *flags, nf.verdict(nf.DROP))
 
