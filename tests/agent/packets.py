@@ -21,7 +21,8 @@ from tests.agent.namespaces import namespaces, run
 from tests.policy.compiling import Objects
 from tortie.addressing.allocator import address
 from tortie.agent.desired import Pod
-from tortie.agent.firewall import Firewall, Kernel
+from tortie.agent.firewall import Firewall
+from tortie.agent.kernel import Kernel
 from tortie.agent.wire import Wire, host_name, pod_mac
 from tortie.api.compiled import AddressSet, CompiledMetadata, NodePolicy, NodePolicySpec, RuleSet
 from tortie.api.lean import Metadata

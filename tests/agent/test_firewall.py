@@ -17,8 +17,9 @@ from tests.kube.watching import eventually
 from tortie.agent import nfnetlink as nf
 from tortie.agent import rules
 from tortie.agent.conntrack import Connection
-from tortie.agent.firewall import Firewall, Kernel, remove_table
+from tortie.agent.firewall import Firewall, remove_table
 from tortie.agent.gate import Gate
+from tortie.agent.kernel import Kernel
 from tortie.agent.table import TABLE
 from tortie.api.compiled import CompiledMetadata, Port, Rule, RuleSet, RuleSetSpec
 from tortie.policy.view import Changes

@@ -19,7 +19,8 @@ from tests.cluster.kubectl import Kubectl
 from tests.controller.acting import pool
 from tortie.addressing.allocator import address
 from tortie.agent.desired import Pod
-from tortie.agent.firewall import Firewall, Kernel, remove_table
+from tortie.agent.firewall import Firewall, remove_table
+from tortie.agent.kernel import Kernel
 from tortie.agent.knowledge import PODS
 from tortie.api import lean
 from tortie.api.compiled import CompiledMetadata, Port, Rule, RuleSet, RuleSetSpec

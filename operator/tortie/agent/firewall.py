@@ -22,13 +22,11 @@ from typing import NamedTuple
 from tortie.addressing.ranges import Family, Range
 from tortie.agent import matches, rules, table
 from tortie.agent import nfnetlink as nf
-from tortie.agent.conntrack import Connection, Connections
+from tortie.agent.conntrack import Connection
 from tortie.agent.cuts import Cuts
 from tortie.agent.desired import Desired, Owner, Pod, Work
-from tortie.agent.drift import Drift
+from tortie.agent.kernel import Kernel
 from tortie.agent.matches import FAMILIES
-from tortie.agent.netlink import Closing, Netlink
-from tortie.agent.nflog import PacketLog
 from tortie.agent.nfnetlink import Batch, Refused, Socket
 from tortie.agent.rules import Chains, Counted
 from tortie.agent.table import HERE, LOCAL, MACS, NATTED, PEERS, POOLS, TABLE, WAYS, Edition
@@ -37,41 +35,6 @@ from tortie.policy.view import Changes, Names
 
 _log = logging.getLogger(__name__)
 _LOOKS = 10  # at what the table has, if somebody changes any table meanwhile
-
-
-class Kernel(Closing):
-    """What the firewall asks, in the network namespace that the thread is in when it is made."""
-
-    def __init__(self) -> None:
-        self.tables, self.connections, self.links = Socket(), Connections(), Netlink()
-        self.drift = Drift(TABLE, self.tables.port)
-        self.masquerades = self._takes(nf.masquerade())
-        self.log: PacketLog | None = None
-        try:
-            if not self.tables.takes(*rules.LOGGING):
-                raise OSError(errno.EOPNOTSUPP, "the kernel has no nft_log or nft_limit")  # noqa: TRY301 - said as the other
-            self.log = PacketLog(rules.LOG_GROUP, rules.LOG_LENGTH)
-        except OSError as error:
-            _log.error(
-                "denials can't be logged: %s; has the kernel nfnetlink_log, and does nobody else listen to its group %d?",
-                error, rules.LOG_GROUP,
-            )  # fmt: skip
-
-    def _takes(self, expression: bytes) -> bool:
-        try:
-            return self.tables.takes(expression)
-        except OSError:  # what can't be asked is tried
-            return True
-
-    def counts(self) -> bool:
-        """Whether the kernel can count policies' packets; raises OSError."""
-        return self.tables.takes(nf.counted(nf.TRIED))
-
-    def close(self) -> None:
-        """Close it all."""
-        for one in (self.tables, self.connections, self.links, self.drift, self.log):
-            if one is not None:
-                one.close()
 
 
 class NotEnforced(Exception):

@@ -23,12 +23,13 @@ from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
 from tortie.agent.denials import Denials
 from tortie.agent.detection import detect, source
-from tortie.agent.firewall import Firewall, Kernel, NotEnforced
+from tortie.agent.firewall import Firewall, NotEnforced
 from tortie.agent.gate import Gate
 from tortie.agent.inquiries import Inquiries, question
 from tortie.agent.install import LAST_CONFLIST, Plugin, install
 from tortie.agent.journal import Damaged, NotDurable
 from tortie.agent.kept import Kept
+from tortie.agent.kernel import Kernel
 from tortie.agent.knowledge import Knowledge
 from tortie.agent.leave import Installation, leave
 from tortie.agent.ledger import Ledger
