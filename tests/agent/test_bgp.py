@@ -27,6 +27,7 @@ class Remembering:
     problem: str = ""
     is_current: bool = True
     is_wanted: bool = False
+    recovering: bool = False
     told: list[tuple[str, bool]] = field(default_factory=list)
     states: list[SessionState] | None = field(default_factory=list)
     again: int = 0
@@ -35,6 +36,9 @@ class Remembering:
         self.told.append((text, ends))
         self.is_wanted = not ends
 
+    async def is_recovering(self) -> bool:
+        return self.recovering
+
     async def sessions(self) -> list[SessionState]:
         if self.states is None:
             raise BirdError("no answer within 10 s")
@@ -42,6 +46,22 @@ class Remembering:
 
     async def tell_again(self) -> None:
         self.again += 1
+
+
+@dataclass
+class Copying:
+    """In place of the copies of BIRD's routes."""
+
+    is_settled: Any = None
+    made: int = 0
+    given_up: int = 0
+
+    async def make(self) -> bool:
+        self.made += 1
+        return True
+
+    def give_up(self) -> None:
+        self.given_up += 1
 
 
 @dataclass
@@ -67,7 +87,8 @@ class Speaking:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bird, self.passwords, self.now, self.woken = Remembering(), Asked(), 1000.0, 0
-        parts: list[Any] = [None, self.bird, self.passwords, Asked()]
+        self.copies = Copying()
+        parts: list[Any] = [None, self.bird, self.copies, self.passwords, Asked()]
         self.bgp = Bgp(*parts)
         self.bgp.changed = self._wake
         self.bgp._speakers["b"] = B
@@ -87,7 +108,7 @@ class Speaking:
     async def look(self, after: float = 0.0) -> int:
         """Look at all after so many seconds; return how often BIRD was told something by now."""
         self.now += after
-        await self.bgp.tell(around(node()), {})
+        await self.bgp.tell(around(node()))
         return len(self.bird.told)
 
 
@@ -119,13 +140,23 @@ async def test_nobody_speaks_where_nobody_wrote_of_it(one: Speaking) -> None:
 async def test_what_ends_sessions_is_told_after_a_notice(one: Speaking) -> None:
     one.write(DEFAULT)
     assert await one.look() == 1
-    assert not one.bgp.holds
+    assert await one.copies.is_settled()
     one.write(OFF, Peer(lean.Metadata("tor"), PeerSpec(peer_ip="192.0.2.254")))
     assert await one.look() == 1
-    assert one.bgp.holds
+    assert one.copies.made == 1
     assert one.bgp.changes
+    assert not await one.copies.is_settled(), "the copies stay"
     assert await one.look(NOTICE) == 2
-    assert one.bgp.holds, "until the routes are back"
+    assert one.copies.made == 1
+    one.bird.is_current = False
+    assert not await one.copies.is_settled(), "BIRD hasn't taken it"
+    one.bird.is_current = True
+    assert await one.copies.is_settled()
+
+
+async def test_a_bird_that_recovers_has_no_routes_of_its_own_yet(one: Speaking) -> None:
+    one.bird.recovering = True
+    assert not await one.copies.is_settled()
 
 
 async def test_what_brings_no_news_is_decided_once(one: Speaking, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +183,7 @@ async def test_bird_ends_when_nobody_writes_of_it_any_more(one: Speaking) -> Non
     assert await one.look() == 2
     text, ends = one.bird.told[-1]
     assert ends
+    assert one.copies.given_up
     assert "protocol bgp" not in text, "so that it takes its routes back"
 
 

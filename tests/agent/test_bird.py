@@ -31,13 +31,20 @@ def configuration(number: int = 64512, port: int = 10179) -> str:
     return CONFIGURATION.format(number=number, port=port)
 
 
+async def nothing_to_keep() -> bool:
+    return False
+
+
 class Child:
     """A BIRD, run by a task."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.recovering = folder, False
-        self.bird = Bird(folder, lambda: self.recovering)
+        self.bird = Bird(folder, self._keep)
         self.task = asyncio.create_task(self.bird.run())
+
+    async def _keep(self) -> bool:
+        return self.recovering
 
     def pids(self) -> set[int]:
         """The processes that have this folder's configuration."""
@@ -127,6 +134,7 @@ async def test_one_that_is_killed_is_started_again_and_keeps_the_kernel_s_routes
     await eventually(lambda: bool(child.pids() - {before}), "another runs")
     await eventually(child.bird.socket.exists, "it answers")
     assert "-R" in child.words()
+    assert await child.bird.is_recovering(), "its peer has told nothing"
     assert await child.numbers() == [64512]
 
 
@@ -157,14 +165,14 @@ async def test_it_dies_with_the_agent_and_the_next_one_goes_on_as_before(child: 
 
 
 async def test_without_bird_nothing_else_ends(tmp_path: Path) -> None:
-    made = Bird(tmp_path / "bird", lambda: False, program="no-such-bird")
+    made = Bird(tmp_path / "bird", nothing_to_keep, program="no-such-bird")
     task = asyncio.create_task(made.run())
     made.want(configuration())
     await eventually(lambda: "can't be written and checked" in made.problem)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     (tmp_path / "bird" / "bird.conf").write_text(configuration())  # an older image had one
-    made = Bird(tmp_path / "bird", lambda: False, program="no-such-bird")
+    made = Bird(tmp_path / "bird", nothing_to_keep, program="no-such-bird")
     task = asyncio.create_task(made.run())
     await eventually(lambda: made.problem == "BIRD can't be started: there is no program no-such-bird")
     assert not task.done()

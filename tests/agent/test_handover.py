@@ -1,9 +1,9 @@
-"""What leads to a block that BGP carries: what was there before, until BIRD's route is; copies while sessions change."""
+"""What leads to a block that BGP carries: what was there before, until BIRD's route is."""
 
 from tests.agent.test_forwarding import DEVICE, HERE, MAC, POOL, VXLAN_POOL, network
 from tortie.addressing.allocator import address
 from tortie.addressing.ranges import parse
-from tortie.agent.forwarding import Entry, Neighbour, Route, Thing
+from tortie.agent.forwarding import Entry, Neighbour, Route
 from tortie.agent.reach import Reach, Terms
 from tortie.agent.wire import VXLAN
 from tortie.routing.carriage import Carried
@@ -11,8 +11,6 @@ from tortie.routing.carriage import Carried
 BLOCK = parse("10.0.0.64/26")
 DIRECT, BY_BGP = Terms(HERE, (Carried(POOL),)), Terms(HERE, (Carried(POOL),), bgp=True)
 OURS, BIRDS = Route(BLOCK, address("192.0.2.2")), Route(BLOCK, address("192.0.2.254"), "eth0")
-LINK_LOCAL = BIRDS._replace(via=address("fe80::1"))
-COPY: set[Thing] = {Route(BLOCK, address("192.0.2.254"))}
 
 
 def reached() -> Reach:
@@ -44,27 +42,6 @@ def test_an_agent_that_starts_anew_keeps_what_the_kernel_has() -> None:
     one.begin([OURS, Route(parse("10.9.0.0/26"), address("192.0.2.9"))])
     assert one.settle(BY_BGP, {}) == (set(), {OURS})
     assert one.settle(BY_BGP, {BLOCK: BIRDS}) == ({OURS}, set())
-
-
-def test_copies_while_sessions_change() -> None:
-    one = reached()
-    one.settle(BY_BGP, {BLOCK: BIRDS})
-    assert one.settle(BY_BGP, {BLOCK: BIRDS}, holds=True) == (set(), COPY)
-    assert one.settle(BY_BGP, {}, holds=True) == (set(), set()), "now it is the only one"
-    assert one.settle(BY_BGP, {}, holds=False) == (set(), set()), "and stays until BIRD has one again"
-    assert one.settle(BY_BGP, {BLOCK: BIRDS}) == (COPY, set())
-
-
-def test_no_copy_of_a_next_hop_that_means_nothing_without_its_link() -> None:
-    one = reached()
-    assert one.settle(BY_BGP, {BLOCK: LINK_LOCAL}, holds=True) == (set(), set())
-
-
-def test_a_block_that_is_gone_leaves_no_copy() -> None:
-    one = reached()
-    one.settle(BY_BGP, {BLOCK: BIRDS}, holds=True)
-    one.put("b", network("b"))
-    assert one.settle(BY_BGP, {BLOCK: BIRDS}, holds=True) == (COPY, set())
 
 
 def test_back_to_direct_routes() -> None:

@@ -14,8 +14,9 @@ from tests.cluster.deploy import wait
 DAEMONS = Path("/usr/lib/frr")
 AS = 65001
 
-# Any node of these subnets may peer. It passes each node's routes on to the others, and says two of its own, with the default
-# route and a pool's whole range among what nodes must not take.
+# Any node of these subnets may peer, and connects: where both do at one moment FRR 8.4 loses a neighbour of a listen range,
+# with its routes. It passes each node's routes on to the others, and says two of its own, with the default route and a pool's
+# whole range among what nodes must not take.
 CONFIGURATION = """
 ip route 203.0.113.0/24 blackhole
 ipv6 route 2001:db8:113::/48 blackhole
@@ -26,9 +27,10 @@ router bgp {number}
  bgp graceful-restart
  neighbor four peer-group
  neighbor four remote-as {nodes}
- neighbor four timers connect 1
+ neighbor four passive
  neighbor six peer-group
  neighbor six remote-as {nodes}
+ neighbor six passive
  bgp listen range 198.18.0.0/16 peer-group four
  bgp listen range fd00:198:18::/48 peer-group six
  address-family ipv4 unicast

@@ -173,7 +173,10 @@ def test_the_mesh_has_a_password(speaking: Cluster) -> None:
         kubectl.run("delete", "secret", "-n", NAMESPACE, "passwords")
 
 
-WHILE = ["mesh to reflectors", "VXLAN to BGP", "BGP to VXLAN", "agents start anew", "BIRD is killed", "the API server is away"]
+WHILE = [
+    "mesh to reflectors", "VXLAN to BGP", "BGP to VXLAN", "agents start anew", "one BIRD is killed", "all BIRDs are killed",
+    "the API server is away",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WHILE)
@@ -229,11 +232,16 @@ def restart_agents(cluster: Cluster) -> None:
     wait("sessions are up again", lambda: all_up(cluster, 32), 60)
 
 
-def kill_bird(cluster: Cluster) -> None:
-    before = sessions(cluster)
-    for node in cluster.nodes:
-        in_agent(cluster, node.name, "sh", "-c", "kill -9 $(pidof bird)")
-    wait("sessions are other ones", lambda: all_up(cluster, 32) and since(sessions(cluster)).isdisjoint(since(before)), 60)
+def kill_birds(number: int) -> Any:
+    def kill(cluster: Cluster) -> None:
+        nodes = [node.name for node in cluster.nodes[:number]]
+        before = {one for one in since(sessions(cluster)) if one[0] in nodes}
+        for node in nodes:
+            in_agent(cluster, node, "sh", "-c", "kill -9 $(pidof bird)")
+        wait("sessions are other ones", lambda: all_up(cluster, 32) and since(sessions(cluster)).isdisjoint(before), 60)
+        wait("no copies are left", lambda: all(whose(cluster, node) == {"bird"} for node in nodes), 60)
+
+    return kill
 
 
 def stop_api_server(cluster: Cluster) -> None:
@@ -258,7 +266,8 @@ DONE = {
     "VXLAN to BGP": carried({"vxlanMode": "Never"}, "plain"),
     "BGP to VXLAN": carried({"vxlanMode": "Always"}, "vxlan"),
     "agents start anew": restart_agents,
-    "BIRD is killed": kill_bird,
+    "one BIRD is killed": kill_birds(1),
+    "all BIRDs are killed": kill_birds(4),
     "the API server is away": stop_api_server,
 }
 

@@ -1,21 +1,21 @@
 """The node as a BGP speaker: what it says of itself, what BIRD is told, and how its sessions are.
 
 Belongs here: reading what people wrote, and telling BIRD. Does not: what follows from it (`tortie.routing`), when BIRD may be
-told (`tortie.agent.notice`), its process (`tortie.agent.bird`), or the kernel's routes (`tortie.agent.reach`).
+told (`tortie.agent.notice`), its process (`tortie.agent.bird`), the kernel's routes (`tortie.agent.reach`), nor for how long
+there are copies of BIRD's (`tortie.agent.copies`).
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
-from tortie.addressing.ranges import Range
 from tortie.agent.bird import Bird
 from tortie.agent.control import BirdError, SessionState
-from tortie.agent.forwarding import Route
+from tortie.agent.copies import Copies
 from tortie.agent.notice import Notice
 from tortie.agent.passwords import Passwords
 from tortie.agent.services import ServiceWatch
@@ -55,8 +55,9 @@ class Down(NamedTuple):
 class Bgp:
     """Follows the objects, and tells BIRD. `changed` is called when the node's ways may be others."""
 
-    def __init__(self, client: Client, bird: Bird, passwords: Passwords, services: ServiceWatch) -> None:
-        self._bird, self._passwords, self._services = bird, passwords, services
+    def __init__(self, client: Client, bird: Bird, copies: Copies, passwords: Passwords, services: ServiceWatch) -> None:
+        self._bird, self._copies, self._passwords, self._services = bird, copies, passwords, services
+        copies.is_settled = self._is_settled
         self.changed: Callable[[], None] = lambda: None
         passwords.changed = services.changed = lambda: self.changed()  # noqa: PLW0108 - it is set later
         self._streams: dict[str, Stream[Any]] = {
@@ -86,14 +87,9 @@ class Bgp:
         return self._objects.speak if self.is_known else self._bird.is_wanted
 
     @property
-    def holds(self) -> bool:
-        """Whether the kernel should have copies of BIRD's routes."""
-        return self._notice.holds
-
-    @property
     def changes(self) -> bool:
-        """Whether something is to be told to BIRD, or waits for its routes, so that a look is due soon."""
-        return self._notice.is_given or self._notice.holds
+        """Whether something is to be told to BIRD, so that a look is due soon."""
+        return self._notice.is_given
 
     @property
     def problems(self) -> list[str]:
@@ -116,6 +112,7 @@ class Bgp:
             for stream in self._streams.values():
                 tasks.create_task(stream.run())
             tasks.create_task(self._bird.run())
+            tasks.create_task(self._copies.run())
             tasks.create_task(self._passwords.run())
             tasks.create_task(self._services.run())
             tasks.create_task(self._look())
@@ -138,8 +135,8 @@ class Bgp:
             return past
         return planning.say(node, past, self._objects)[0] if self._objects.speak else None
 
-    async def tell(self, around: Around, routes: Mapping[Range, Route]) -> None:
-        """Tell BIRD what it is to do now; `routes` are those that it gave to the kernel."""
+    async def tell(self, around: Around) -> None:
+        """Tell BIRD what it is to do now."""
         if self.is_known and not self._objects.speak:
             self._stop(around)
             return
@@ -150,8 +147,7 @@ class Bgp:
                 self._decided = around, known
             plan, text, self._problems = self._decision
             if plan is not None:
-                self._change(plan, text)
-        self._notice.settle(time.monotonic(), routes, is_current=self._bird.is_current)
+                await self._change(plan, text)
 
     def _known(self, around: Around) -> Known | None:
         """Return all that is known, None while some isn't: what lacks would be taken from BIRD."""
@@ -165,7 +161,7 @@ class Bgp:
         others = tuple(self._speakers.values())
         return Known(self._objects, others, dict(self._unsaid), self._passwords.known, frozenset(served))
 
-    def _change(self, plan: Plan, text: str) -> None:
+    async def _change(self, plan: Plan, text: str) -> None:
         """Tell BIRD of a plan, after a notice if that ends sessions."""
         now, was_given, nodes = time.monotonic(), self._notice.is_given, frozenset(self._speakers)
         ends = self._plan is not None and planning.disturbs(self._plan, plan, nodes)
@@ -174,11 +170,17 @@ class Bgp:
             self._bird.want(text)
         elif not was_given:
             _log.info("BGP sessions change: routes stay as they are until the new ones have brought theirs")
+            await self._copies.make()
+
+    async def _is_settled(self) -> bool:
+        """Whether BIRD was told all, has taken it, and has routes of its own."""
+        return not self._notice.is_given and self._bird.is_current and not await self._bird.is_recovering()
 
     def _stop(self, around: Around) -> None:
         """Have BIRD take its routes back, and end: nodes don't speak BGP any more, and the kernel has other routes by now."""
         self._plan, self._notice, self._waits = None, Notice(), 0.0
         self._problems, self._unserved = {}, {}
+        self._copies.give_up()
         if self._bird.is_wanted:
             name = around.node.metadata.name
             text, _ = bird.render(Plan(name, bird.router_id(name, "")))

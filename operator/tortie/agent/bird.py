@@ -2,9 +2,10 @@
 
 Belongs here: the process and its configuration file. Does not: what is in the file (`tortie.routing.bird`).
 
-The routes that BIRD gave to the kernel stay when it ends, and the other side keeps those that it was told (graceful restart,
-RFC 4724), so an end costs no packet: it is never asked to say good-bye. It dies with the agent, and what was last asked of it
-is in the file, so that an agent that starts without an API server speaks as the one before it did.
+The routes that BIRD gave to the kernel stay when it ends, and are copied before the next one starts (`tortie.agent.copies`);
+the other side keeps those that it was told (graceful restart, RFC 4724). So an end costs no packet: it is never asked to say
+good-bye. It dies with the agent, and what was last asked of it is in the file, so that an agent that starts without an API
+server speaks as the one before it did.
 
 Crash points: the file is written beside and renamed, so it is an old one or a new one, and it is checked before; a BIRD that
 started with the old one is told of the new one. What BIRD refuses doesn't take the old one's place.
@@ -17,11 +18,9 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-
-from pyroute2.netlink.exceptions import NetlinkError
 
 from tortie.agent import control
 from tortie.agent.control import BirdError, SessionState
@@ -34,6 +33,7 @@ _SEVERITY = {
     "ERR": logging.ERROR, "AUTH": logging.ERROR, "FATAL": logging.ERROR, "BUG": logging.ERROR,
 }  # fmt: skip
 _SAID = re.compile(r"\S+ \S+ <(\w+)> (.*)")
+_RECOVERS = "Graceful restart recovery in progress"
 # Seconds for BIRD to end by itself, once it has nothing to do any more; until what failed is tried again; and after which a
 # BIRD that ends did so for another reason than the one before.
 _END, RETRY, PROVEN = 5.0, 2.0, 60.0
@@ -44,12 +44,12 @@ class Bird:
 
     Args:
         folder: Where its file and its socket are.
-        recovers: Whether the kernel has routes of a BIRD before, which are to stay until the new one knows better.
+        keep: Has the routes stay that the kernel has of a BIRD before; whether there are any.
     """
 
-    def __init__(self, folder: Path, recovers: Callable[[], bool], program: str = "bird") -> None:
+    def __init__(self, folder: Path, keep: Callable[[], Awaitable[bool]], program: str = "bird") -> None:
         self._file, self.socket = folder / "bird.conf", folder / "bird.ctl"
-        self._recovers, self._program = recovers, program
+        self._keep, self._program = keep, program
         self._wanted = ""  # the configuration; "": no BIRD
         self._filed = ""  # what is in the file
         self._told = ""  # what the BIRD that runs has read of it
@@ -78,6 +78,13 @@ class Bird:
         """Have BIRD take its configuration once more: a session whose port was another program's is disabled until then."""
         with suppress(BirdError):
             await control.ask(self.socket, "configure")
+
+    async def is_recovering(self) -> bool:
+        """Whether it hasn't heard its peers since it started; also where it doesn't say."""
+        try:
+            return any(_RECOVERS in line for line in await control.ask(self.socket, "show status"))
+        except BirdError:
+            return True
 
     async def sessions(self) -> list[SessionState]:
         """Return how its sessions are; raises BirdError."""
@@ -112,7 +119,7 @@ class Bird:
     async def _live(self) -> bool:
         """Run BIRD until it ends; whether it was to. Raises OSError."""
         self.socket.unlink(missing_ok=True)
-        recovery = ["-R"] if await asyncio.to_thread(self._recovering) else []
+        recovery = ["-R"] if await self._keep() else []
         arguments = ["--pdeathsig=KILL", "--", self._program, "-f", "-c", str(self._file), "-s", str(self.socket), *recovery]
         if shutil.which(self._program) is None:  # else setpriv would end, without a word why
             raise FileNotFoundError(f"there is no program {self._program}")
@@ -136,12 +143,6 @@ class Bird:
                 process.kill()
             await ended
             log.cancel()
-
-    def _recovering(self) -> bool:
-        try:
-            return self._recovers()
-        except (NetlinkError, OSError):
-            return True  # the safe guess: what it finds there stays for a moment
 
     async def _wait(self, again: bool, ended: asyncio.Task[int] | None = None) -> None:
         """Wait until something else is wanted, or BIRD ended; `again`: at most for RETRY, as something is still to be done."""

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from tortie.agent.netlink import AF, LINK_SCOPE, Netlink
 from tortie.agent.nfnetlink import attribute, attributes
 from tortie.agent.wire import IPIP, PROTOCOL, VXLAN
 from tortie.routing import bird
+from tortie.routing.written import LINK_LOCAL
 
 # <linux/rtnetlink.h>, <linux/neighbour.h>
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, protocol, scope, type, flags
@@ -37,6 +38,7 @@ _FAMILY: dict[int, Family] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 # The metric of routes to others' blocks. IPv6 would have 1024 by default, and BIRD's must come after ours.
 METRIC: dict[Family, int] = {4: 0, 6: 512}
 BIRD_PROTOCOL = 12  # <linux/rtnetlink.h>: RTPROT_BIRD
+COPY_METRIC = bird.METRIC - 1  # of copies of BIRD's routes: right before these, and behind all that is ours by itself
 BLACKHOLE_METRIC: dict[Family, int] = {4: 0, 6: 1024}
 
 
@@ -88,13 +90,37 @@ def routes() -> list[Route]:
     """Return the routes to blocks, of the namespace that the thread is in; raises NetlinkError."""
     with Netlink() as kernel:
         tunnels = {kernel.index(name): name for name in (VXLAN, IPIP)}
-        return list(_routes(kernel, tunnels))
+        return list(_own(kernel, tunnels))
 
 
 def of_bird() -> dict[Range, Route]:
     """Return BIRD's routes to other nodes' blocks, of the namespace that the thread is in; raises NetlinkError."""
     with Netlink() as kernel:
         return {one.to: one._replace(metric=None) for one in _birds(kernel)}
+
+
+def copies() -> dict[Range, Route]:
+    """Return the copies of BIRD's routes, of the namespace that the thread is in; raises NetlinkError."""
+    with Netlink() as kernel:
+        return {one.to: one._replace(metric=None) for one in _copies(kernel)}
+
+
+def copy_birds() -> bool:
+    """Copy those of BIRD's routes that have no copy; return whether there are any, or copies; raises NetlinkError.
+
+    A link-local next hop says nothing without its link, and that may go: such a route isn't copied.
+    """
+    with Netlink() as kernel:
+        there, its = {one.to for one in _copies(kernel)}, _birds(kernel)
+        news = [one for one in its if one.to not in there and one.via and not one.via.within(LINK_LOCAL)]
+        kernel.tell([_message(one._replace(metric=COPY_METRIC), {}, delete=False) for one in news])
+        return bool(there or its)
+
+
+def remove_copies(some: Iterable[Route]) -> None:
+    """Remove copies, of the namespace that the thread is in; raises NetlinkError."""
+    with Netlink() as kernel:
+        kernel.tell([_message(one._replace(metric=COPY_METRIC), {}, delete=True) for one in some])
 
 
 def remove_birds() -> None:
@@ -104,8 +130,8 @@ def remove_birds() -> None:
 
 
 def read(kernel: Netlink, links: Mapping[str, int]) -> set[Thing]:
-    """Return what the kernel has; `links` are the tunnels' indices by name. Raises NetlinkError."""
-    found = set[Thing](_routes(kernel, {index: name for name, index in links.items()}))
+    """Return what the kernel has, without copies; `links` are the tunnels' indices by name. Raises NetlinkError."""
+    found = set[Thing](_own(kernel, {index: name for name, index in links.items()}))
     if VXLAN in links:
         found.update(_neighbours(kernel, links[VXLAN]))
     return found
@@ -206,6 +232,14 @@ def _routes(kernel: Netlink, names: Mapping[int, str], protocol: int = PROTOCOL)
                 made = made._replace(via=address_of(found[_GATEWAY]), link=link)
             metric = _U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0
             yield made if metric == _usual(made) else made._replace(metric=metric)
+
+
+def _own(kernel: Netlink, names: Mapping[int, str]) -> Iterator[Route]:
+    return (one for one in _routes(kernel, names) if one.metric != COPY_METRIC)
+
+
+def _copies(kernel: Netlink) -> list[Route]:
+    return [one for one in _routes(kernel, {}) if one.metric == COPY_METRIC]
 
 
 def _birds(kernel: Netlink) -> list[Route]:

@@ -77,7 +77,7 @@ class Inquiries:
             "blocks": [_block(ledger, block) for block in ledger.allocator.blocks],
             "allocations": [_allocation(entry) for entries in ledger.links() for entry in entries],
             "links": {host: [str(one) for one in held] for host, held in sorted(links.items())},
-            "routes": [_route(route) for route in sorted(await asyncio.to_thread(_routes))],
+            "routes": [_route(one) for one in sorted({*await asyncio.to_thread(_routes)}, key=lambda one: (one.to, str(one)))],
             "sessions": [_session(one) for one in await self._bgp.look()],
             "problems": [
                 *(f"{what}: {reason}" for what, reason in self._node.problems.items()),
@@ -103,8 +103,8 @@ class Inquiries:
 
 
 def _routes() -> list[Route]:
-    """Return the kernel's routes to blocks: BIRD's, and ours, of which one to the same block comes first."""
-    return [*forwarding.of_bird().values(), *forwarding.routes()]
+    """Return the kernel's routes to blocks, each before those of the same block that it comes before."""
+    return [*forwarding.of_bird().values(), *forwarding.copies().values(), *forwarding.routes()]
 
 
 def _session(one: SessionState) -> dict[str, Any]:

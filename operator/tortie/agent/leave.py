@@ -96,6 +96,7 @@ def leave(settings: Settings, *, pods: int) -> None:
     remove(bin_dir, conf_dir)
     with Netlink() as kernel:
         forwarding.write(kernel, {}, forwarding.read(kernel, {}), set())
+    forwarding.remove_copies(forwarding.copies().values())
     forwarding.remove_birds()
     overlay.remove_all()
     for folder in (settings.state, settings.run):  # the folders themselves are mounted here

@@ -207,7 +207,7 @@ class NodeWatch:
             self._reach.begin(await asyncio.to_thread(forwarding.routes))
         bird = await asyncio.to_thread(forwarding.of_bird) if self._bgp.speaks else {}
         terms = Terms(Node(self._node, dict(self.here)), pools, own=own, bgp=self._bgp.speaks)
-        gone, come = self._reach.settle(terms, bird, holds=self._bgp.holds)
+        gone, come = self._reach.settle(terms, bird)
         used = {one.link for one in self._reach.things if isinstance(one, Route)}  # by what BIRD's routes are about to replace
         links |= {name: index for name, index in self._links.items() if name in used and name not in links}
         past, self._own = self._own, reach.own(own)
@@ -224,7 +224,7 @@ class NodeWatch:
             problems["this node"] = f"no address of it was found by {' or '.join(set(self._facts.methods.values()))}"
         problems |= {str(thing): why for thing, why in failed.items() if forwarding.link_of(thing) not in without}
         problems |= self._await(bird)
-        await self._tell(own, bird)
+        await self._tell(own)
         for what, why in problems.items():
             if what not in self.problems:
                 _log.error("route %s: %s", what, why)
@@ -245,7 +245,7 @@ class NodeWatch:
             if now - since >= LATE
         }
 
-    async def _tell(self, own: Iterable[Range], bird: Mapping[Range, Route]) -> None:
+    async def _tell(self, own: Iterable[Range]) -> None:
         """Tell BIRD what it is to do, once what isn't its work any more is done."""
         node = self._nodes.store.get(self._node)
         if node is not None and self.here:
@@ -258,7 +258,7 @@ class NodeWatch:
                 for pool in self._facts.advertised()
             )
             around = Around(node, past, dict(self.here), tuple(sorted(own)), pools)
-            await self._bgp.tell(around, bird)
+            await self._bgp.tell(around)
 
     async def _tunnel(self, pools: Iterable[Carried]) -> tuple[dict[str, int], dict[str, str]]:
         """Make the tunnels that these pools take; return their indices, and why others can't be made."""

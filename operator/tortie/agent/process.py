@@ -14,11 +14,12 @@ from tortie import health
 from tortie.addressing.allocator import Address, OwnBlock
 from tortie.addressing.ranges import Family
 from tortie.addressing.wants import Landscape
-from tortie.agent import door, foreign, forwarding, metrics, overlay, unready
+from tortie.agent import door, foreign, metrics, overlay, unready
 from tortie.agent.bgp import Bgp
 from tortie.agent.bird import Bird
 from tortie.agent.blocks import OwnBlocks
 from tortie.agent.cni import CniError
+from tortie.agent.copies import Copies
 from tortie.agent.deferred import Queue
 from tortie.agent.demand import Demand
 from tortie.agent.denials import Denials
@@ -230,9 +231,10 @@ class Agent:
         )
         vxlan = Vxlan(settings.vxlan_vni, settings.vxlan_port)
         tunnels = Tunnels(ledger, _strip, lambda: self.blocks.are_known)
-        bird = Bird(settings.bird, lambda: bool(forwarding.of_bird()))
+        copies = Copies()
+        bird = Bird(settings.bird, copies.make)
         passwords = Passwords(client, settings.daemonset.partition("/")[0])
-        self.bgp = Bgp(client, bird, passwords, ServiceWatch(client, settings.node))
+        self.bgp = Bgp(client, bird, copies, passwords, ServiceWatch(client, settings.node))
         self.node = NodeWatch(client, settings.node, facts, tunnels, vxlan, bgp=self.bgp)
         self.bgp.changed = self.node.wake
         self.node.detected = self._leave_room

@@ -12,7 +12,6 @@ from tortie.agent.forwarding import Entry, Neighbour, Route, Thing, place
 from tortie.agent.wire import IPIP, VXLAN
 from tortie.api import lean
 from tortie.routing.carriage import Carried, Carrier, Node, NoWay, Way, node_of, pool_of, way
-from tortie.routing.written import LINK_LOCAL
 
 LINKS: Mapping[Carrier, str] = {"VXLAN": VXLAN, "IPIP": IPIP}
 
@@ -69,12 +68,10 @@ class Reach:
             self._networks[name] = network
         self._dirty[name] = None
 
-    def settle(
-        self, terms: Terms, bird: Mapping[Range, Route] | None = None, *, holds: bool = False
-    ) -> tuple[set[Thing], set[Thing]]:
+    def settle(self, terms: Terms, bird: Mapping[Range, Route] | None = None) -> tuple[set[Thing], set[Thing]]:
         """Return what isn't needed any more, and what is needed now; what takes another's place is in the latter alone.
 
-        What led to a block that BGP carries stays until it is among BIRD's routes; with `holds` copies of those are needed.
+        What led to a block that BGP carries stays until it is among BIRD's routes.
         """
         if terms != self._terms:
             self._terms = terms
@@ -90,9 +87,7 @@ class Reach:
         self._dirty, self._found = {}, {}
         for name, other in self._others.items() if terms.bgp else ():
             past.setdefault(name, other.things)
-            other.ways |= {
-                one: _left(one, bird or {}, things, holds=holds) for one, things in other.ways.items() if one.carrier == "BGP"
-            }
+            other.ways |= {one: frozenset() for one in other.ways if one.carrier == "BGP" and leading(one.to, bird or {})}
         gone, come = set[Thing](), set[Thing]()
         for name, old_things in past.items():
             things = self._others.get(name, _Other()).things
@@ -131,15 +126,6 @@ def leading(to: Range, bird: Mapping[Range, Route]) -> Route | None:
     while to.prefix and to not in bird:
         to = to.parent()
     return bird.get(to) if to.prefix else None
-
-
-def _left(one: Way, bird: Mapping[Range, Route], things: frozenset[Thing], *, holds: bool) -> frozenset[Thing]:
-    """Return what is left of what led to a block that BGP carries, or what is to stay in BIRD's place."""
-    its = leading(one.to, bird)
-    if its is None or (holds and things):
-        return things
-    # A link-local next hop says nothing without its link, and that may go.
-    return frozenset((Route(one.to, its.via),)) if holds and its.via and not its.via.within(LINK_LOCAL) else frozenset()
 
 
 def own(blocks: Iterable[Range]) -> set[Thing]:
