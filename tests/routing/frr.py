@@ -14,9 +14,9 @@ from tests.cluster.deploy import wait
 DAEMONS = Path("/usr/lib/frr")
 AS = 65001
 
-# Any node of these subnets may peer, and connects: where both do at one moment FRR 8.4 may end the session that it has just made,
-# in spite of graceful restart, and forget its routes. It passes each node's routes on to the others, and says two of its own, with the default route and a pool's
-# whole range among what nodes must not take.
+# Any node of these subnets may peer, and connects: where both do at one moment FRR 8.4 may end the session that it made, in
+# spite of graceful restart, and forget its routes. It passes each node's routes on to the others, and says two of its own, with
+# the default route and a pool's whole range among what nodes must not take.
 CONFIGURATION = """
 ip route 203.0.113.0/24 blackhole
 ipv6 route 2001:db8:113::/48 blackhole

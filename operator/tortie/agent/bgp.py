@@ -166,14 +166,16 @@ class Bgp:
         now, was_given, nodes = time.monotonic(), self._notice.is_given, frozenset(self._speakers)
         ends = self._plan is not None and planning.disturbs(self._plan, plan, nodes)
         if self._notice.is_over(now, disturbs=ends):
+            if ends:
+                await self._copies.make(anew=False)
             self._plan = plan
             self._bird.want(text)
         elif not was_given:
             _log.info("BGP sessions change: routes stay as they are until the new ones have brought theirs")
-            await self._copies.make()
+            await self._copies.make(anew=False)
 
     async def _is_settled(self) -> bool:
-        """Whether BIRD was told all, has taken it, and has routes of its own."""
+        """Whether BIRD was told all, has taken it, and recovers no more."""
         return not self._notice.is_given and self._bird.is_current and not await self._bird.is_recovering()
 
     def _stop(self, around: Around) -> None:

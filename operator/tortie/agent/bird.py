@@ -44,7 +44,7 @@ class Bird:
 
     Args:
         folder: Where its file and its socket are.
-        keep: Has the routes stay that the kernel has of a BIRD before; whether there are any.
+        keep: Copies the routes that the kernel has of a BIRD before; whether there are any.
     """
 
     def __init__(self, folder: Path, keep: Callable[[], Awaitable[bool]], program: str = "bird") -> None:
@@ -119,10 +119,10 @@ class Bird:
     async def _live(self) -> bool:
         """Run BIRD until it ends; whether it was to. Raises OSError."""
         self.socket.unlink(missing_ok=True)
-        recovery = ["-R"] if await self._keep() else []
-        arguments = ["--pdeathsig=KILL", "--", self._program, "-f", "-c", str(self._file), "-s", str(self.socket), *recovery]
         if shutil.which(self._program) is None:  # else setpriv would end, without a word why
             raise FileNotFoundError(f"there is no program {self._program}")
+        recovery = ["-R"] if await self._keep() else []
+        arguments = ["--pdeathsig=KILL", "--", self._program, "-f", "-c", str(self._file), "-s", str(self.socket), *recovery]
         process = await asyncio.create_subprocess_exec(
             "setpriv", *arguments, stderr=asyncio.subprocess.PIPE, env={**os.environ, "TZ": "UTC"}
         )

@@ -6,8 +6,9 @@ A BIRD that recovers (`-R`) keeps the routes of the one before until its peers h
 start anew as well it doesn't wait (RFC 4724, section 4.1), and where it does it may remove a route before it adds it again.
 
 The kernel alone remembers the copies. Crash points: an agent that ends leaves them; the next one finds them, and they go by the
-same rule. One that ends before it has made all is as one that made none of the others. BIRD that ends again is copied again:
-what has a copy keeps that one.
+same rule. One that ends before it has made all is as one that made none of the others. BIRD that ends again is copied again,
+which is newer knowledge. Reorderings: a copy is made before what was decided of the others is done, or afterwards, and not
+meanwhile.
 """
 
 import asyncio
@@ -24,55 +25,68 @@ from tortie.agent.reach import leading
 
 _log = logging.getLogger(__name__)
 
-# Seconds for which BIRD's routes are unchanged until they are trusted; after which copies go in any case; between two looks.
-STEADY, PATIENCE, LOOK = 5.0, 60.0, 0.5
+# Seconds for which a route of BIRD's is unchanged until it is trusted; after which copies go in any case; between two looks.
+STEADY, PATIENCE, LOOK = 5.0, 60.0, 1.0
+_NAMED = 3  # routes in a line of the log
 
 
 class Steadiness:
     """Which copies aren't needed any more. Pure: times are seconds of a steady clock."""
 
     def __init__(self, now: float) -> None:
-        self._routes: Mapping[Range, Route] = {}
-        self._since, self._until = now, now + PATIENCE
+        self._seen: dict[Range, tuple[Route | None, float]] = {}  # BIRD's route that leads to what is copied, and since when
+        self._until = now + PATIENCE
 
     def begin(self, now: float) -> None:
         """Take that BIRD's routes are about to change."""
-        self._since, self._until = now, now + PATIENCE
+        self._seen, self._until = {}, now + PATIENCE
 
     def end(self) -> None:
         """Take that copies aren't needed at all."""
         self._until = 0.0
 
-    def over(self, now: float, copies: Iterable[Range], routes: Mapping[Range, Route], *, is_settled: bool) -> list[Range]:
-        """Return the copies that go: their way is BIRD's by now; `is_settled`: whether it has done all that it was asked."""
-        if routes != self._routes or not is_settled:
-            self._routes, self._since = dict(routes), now
-        if now >= self._until:
-            return list(copies)
-        steady = now - self._since >= STEADY
-        return [one for one in copies if steady and (one in routes or leading(one, routes))]
+    def over(self, now: float, copies: Iterable[Range], routes: Mapping[Range, Route]) -> list[Range]:
+        """Return the copies that go: BIRD's own route there has been the same for long enough, or patience ends."""
+        past, self._seen = self._seen, {}
+        for one in copies:
+            its, then = routes.get(one) or leading(one, routes), past.get(one)
+            self._seen[one] = then if then and then[0] == its else (its, now)
+        return [one for one, (its, since) in self._seen.items() if now >= self._until or (its and now - since >= STEADY)]
 
 
 class Copies:
-    """The copies in the kernel. `is_settled` is asked whether BIRD has done all that it was asked, and recovered."""
+    """The copies in the kernel.
+
+    Attributes:
+        is_settled: Asked whether BIRD has done all that it was asked, so that its routes are its own.
+    """
 
     def __init__(self) -> None:
-        self.is_settled: Callable[[], Awaitable[bool]]
+        self.is_settled: Callable[[], Awaitable[bool]] = _yes
         self._steadiness = Steadiness(time.monotonic())
         self._there = asyncio.Event()
         self._there.set()  # an agent before may have left some
+        self._lock = asyncio.Lock()
 
-    async def make(self) -> bool:
-        """Copy BIRD's routes, which are about to change; whether there are any."""
-        self._steadiness.begin(time.monotonic())
-        self._there.set()
-        try:
-            return await asyncio.to_thread(forwarding.copy_birds)
-        except (NetlinkError, OSError) as error:
+    async def make(self, *, anew: bool = True) -> bool:
+        """Copy BIRD's routes, which are about to change; whether it has any, as far as the kernel says.
+
+        `anew`: also what has a copy. Not when a change was announced: where others were faster, routes have left BIRD by now.
+        """
+        async with self._lock:
+            self._steadiness.begin(time.monotonic())
+            self._there.set()
+            try:
+                refused = await asyncio.to_thread(forwarding.copy_birds, anew=anew)
+                there = await asyncio.to_thread(forwarding.copies)
+                why = "; ".join(f"{route}: {said}" for route, said in list(refused.items())[:_NAMED])
+            except (NetlinkError, OSError) as error:
+                there, why = {}, str(error)
+        if why:
             _log.warning(
-                "BIRD's routes can't be copied: %s; packets to other nodes may be lost until its new ones are there", error
+                "BIRD's routes can't be copied: %s; packets to other nodes may be lost until its new ones are there", why
             )
-            return True  # the safe guess: what BIRD finds there stays for a moment
+        return bool(why or there)
 
     def give_up(self) -> None:
         """Remove all: something else leads by now."""
@@ -84,21 +98,25 @@ class Copies:
             await self._there.wait()
             self._there.clear()
             try:
-                left = await self._settle()
+                is_over = await self._settle()
             except (NetlinkError, OSError) as error:
                 _log.debug("BIRD's routes can't be read: %s", error)
-                left = True
-            if left:
+                is_over = False
+            if not is_over:
                 self._there.set()
             await asyncio.sleep(LOOK)
 
     async def _settle(self) -> bool:
-        """Look once; whether copies are left."""
+        """Look once; whether there were no copies."""
         is_settled = await self.is_settled()
-        if not is_settled:  # what BIRD has by now would be lost as well
-            await asyncio.to_thread(forwarding.copy_birds)
-        copies, routes = await asyncio.to_thread(forwarding.copies), await asyncio.to_thread(forwarding.of_bird)
-        over = self._steadiness.over(time.monotonic(), copies, routes, is_settled=is_settled)
-        if over:
-            await asyncio.to_thread(forwarding.remove_copies, [copies[one] for one in over])
-        return len(over) < len(copies)
+        async with self._lock:
+            copies = await asyncio.to_thread(forwarding.copies)
+            routes = await asyncio.to_thread(forwarding.of_bird) if copies and is_settled else {}
+            over = self._steadiness.over(time.monotonic(), copies, routes)
+            if over:
+                await asyncio.to_thread(forwarding.remove_copies, [copies[one] for one in over])
+        return not copies
+
+
+async def _yes() -> bool:
+    return True

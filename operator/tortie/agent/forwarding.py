@@ -23,7 +23,6 @@ from tortie.agent.netlink import AF, LINK_SCOPE, Netlink
 from tortie.agent.nfnetlink import attribute, attributes
 from tortie.agent.wire import IPIP, PROTOCOL, VXLAN
 from tortie.routing import bird
-from tortie.routing.written import LINK_LOCAL
 
 # <linux/rtnetlink.h>, <linux/neighbour.h>
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, protocol, scope, type, flags
@@ -105,20 +104,17 @@ def copies() -> dict[Range, Route]:
         return {one.to: one._replace(metric=None) for one in _copies(kernel)}
 
 
-def copy_birds() -> bool:
-    """Copy those of BIRD's routes that have no copy; return whether there are any, or copies; raises NetlinkError.
-
-    A link-local next hop says nothing without its link, and that may go: such a route isn't copied.
-    """
+def copy_birds(*, anew: bool) -> dict[Route, str]:
+    """Copy BIRD's routes, `anew` also those that have a copy; return what the kernel refuses, and why; raises NetlinkError."""
     with Netlink() as kernel:
-        there, its = {one.to for one in _copies(kernel)}, _birds(kernel)
-        news = [one for one in its if one.to not in there and one.via and not one.via.within(LINK_LOCAL)]
-        kernel.tell([_message(one._replace(metric=COPY_METRIC), {}, delete=False) for one in news])
-        return bool(there or its)
+        there = set[Range]() if anew else {one.to for one in _copies(kernel)}
+        news = [(one, data) for one, data in _listed(kernel, {}, BIRD_PROTOCOL) if _is_birds(one) and one.to not in there]
+        refused = kernel.tell([netlink.packed(_NEW_ROUTE, _copy(data), replace=True) for _, data in news])
+        return {news[number][0]: os.strerror(code) for number, code in refused.items()}
 
 
 def remove_copies(some: Iterable[Route]) -> None:
-    """Remove copies, of the namespace that the thread is in; raises NetlinkError."""
+    """Remove copies, of the namespace that the thread is in, as far as the kernel lets it; raises NetlinkError."""
     with Netlink() as kernel:
         kernel.tell([_message(one._replace(metric=COPY_METRIC), {}, delete=True) for one in some])
 
@@ -210,6 +206,15 @@ def _metric(one: Route) -> int:
     return one.metric if one.metric is not None else _usual(one)
 
 
+def _copy(data: bytes) -> bytes:
+    """Return a route that the kernel lists as one of ours, with the metric of copies: by the same next hop and link."""
+    family, length, _, _, _, _, _, _, flags = _RTMSG.unpack_from(data)
+    found = attributes(data[_RTMSG.size :])
+    body = _RTMSG.pack(family, length, 0, 0, _MAIN, PROTOCOL, 0, _UNICAST, flags & _ONLINK)
+    body += b"".join(attribute(kind, found[kind]) for kind in (_DST, _OIF, _GATEWAY) if kind in found)
+    return body + attribute(_PRIORITY, _U32.pack(COPY_METRIC))
+
+
 def _usual(one: Route) -> int:
     return (METRIC if one.via else BLACKHOLE_METRIC)[one.to.family]
 
@@ -218,6 +223,11 @@ def _usual(one: Route) -> int:
 
 
 def _routes(kernel: Netlink, names: Mapping[int, str], protocol: int = PROTOCOL) -> Iterator[Route]:
+    return (one for one, _ in _listed(kernel, names, protocol))
+
+
+def _listed(kernel: Netlink, names: Mapping[int, str], protocol: int) -> Iterator[tuple[Route, bytes]]:
+    """Yield a protocol's routes, without those right behind a link, each with what the kernel says of it."""
     for af, family in _FAMILY.items():
         for data in kernel.dump(_GET_ROUTE, _RTMSG.pack(af, 0, 0, 0, _MAIN, protocol, 0, 0, 0)):
             _, length, _, _, _, _, scope, kind, _ = _RTMSG.unpack_from(data)
@@ -231,7 +241,7 @@ def _routes(kernel: Netlink, names: Mapping[int, str], protocol: int = PROTOCOL)
                 link = names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else ""
                 made = made._replace(via=address_of(found[_GATEWAY]), link=link)
             metric = _U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0
-            yield made if metric == _usual(made) else made._replace(metric=metric)
+            yield made if metric == _usual(made) else made._replace(metric=metric), data
 
 
 def _own(kernel: Netlink, names: Mapping[int, str]) -> Iterator[Route]:
@@ -243,8 +253,12 @@ def _copies(kernel: Netlink) -> list[Route]:
 
 
 def _birds(kernel: Netlink) -> list[Route]:
-    """Return the routes of this BIRD: another's have another metric."""
-    return [one for one in _routes(kernel, {}, BIRD_PROTOCOL) if one.via and one.metric == bird.METRIC]
+    return [one for one in _routes(kernel, {}, BIRD_PROTOCOL) if _is_birds(one)]
+
+
+def _is_birds(one: Route) -> bool:
+    """Whether a route of BIRD's number is this BIRD's: another's have another metric."""
+    return one.via is not None and one.metric == bird.METRIC
 
 
 def _neighbours(kernel: Netlink, index: int) -> Iterator[Neighbour | Entry]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tortie import __version__
 from tortie.addressing.allocator import OwnBlock, address
+from tortie.addressing.ranges import Range
 from tortie.agent import forwarding
 from tortie.agent.bgp import Bgp
 from tortie.agent.control import SessionState
@@ -77,7 +78,7 @@ class Inquiries:
             "blocks": [_block(ledger, block) for block in ledger.allocator.blocks],
             "allocations": [_allocation(entry) for entries in ledger.links() for entry in entries],
             "links": {host: [str(one) for one in held] for host, held in sorted(links.items())},
-            "routes": [_route(one) for one in sorted({*await asyncio.to_thread(_routes)}, key=lambda one: (one.to, str(one)))],
+            "routes": [_route(route) for _, route in sorted((await asyncio.to_thread(_routes)).items())],
             "sessions": [_session(one) for one in await self._bgp.look()],
             "problems": [
                 *(f"{what}: {reason}" for what, reason in self._node.problems.items()),
@@ -87,7 +88,7 @@ class Inquiries:
         }
 
     async def _ways(self, _asked: Question) -> list[dict[str, Any]]:
-        there = {route.to: route for route in await asyncio.to_thread(_routes)}
+        there = await asyncio.to_thread(_routes)
         told = await self._bgp.routes()
         found = [_way(one, there.get(one.to), told.get(str(one.to))) for one in self._node.ways]
         known = {one["block"] for one in found}
@@ -102,9 +103,9 @@ class Inquiries:
         return {"freed": [{"address": str(entry.address), "sequence": entry.sequence} for entry in freed]}
 
 
-def _routes() -> list[Route]:
-    """Return the kernel's routes to blocks, each before those of the same block that it comes before."""
-    return [*forwarding.of_bird().values(), *forwarding.copies().values(), *forwarding.routes()]
+def _routes() -> dict[Range, Route]:
+    """Return the kernel's routes to blocks: of one block the one that it takes."""
+    return {**forwarding.of_bird(), **forwarding.copies(), **{one.to: one for one in forwarding.routes()}}
 
 
 def _session(one: SessionState) -> dict[str, Any]:
