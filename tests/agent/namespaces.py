@@ -37,3 +37,12 @@ def run(command: list[str], inside: str) -> str:
     """Return what a command prints in a namespace."""
     enter = ["nsenter", f"--net={inside}", *command]
     return subprocess.run(enter, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def connect(path: str) -> None:
+    """Give a namespace a link `eth0`, 192.0.2.1/24 and 2001:db8::1/64, whose other end is there too."""
+    run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"], path)
+    run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth0"], path)
+    run(["ip", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"], path)
+    for link in ("eth0", "far"):
+        run(["ip", "link", "set", link, "up"], path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import netns
 
-from tests.agent.namespaces import namespaces, needs_root, run
+from tests.agent.namespaces import connect, namespaces, needs_root, run
 from tests.agent.packets import inside
 from tests.kube.watching import eventually
 from tortie.addressing.allocator import address
@@ -108,11 +108,7 @@ BIRDS = ["proto", "bird", "metric", "768"]
 def node() -> Iterator[str]:
     """A namespace with routes of BIRD's, two of the agent's own, and one of another BIRD."""
     with namespaces(1) as (path,):
-        run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"], path)
-        run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth0"], path)
-        run(["ip", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"], path)
-        for link in ("eth0", "far"):
-            run(["ip", "link", "set", link, "up"], path)
+        connect(path)
         run(["ip", "route", "add", "10.0.0.64/26", "via", "192.0.2.2", *BIRDS], path)
         run(["ip", "route", "add", "fd00::40/122", "via", "2001:db8::2", *BIRDS], path)
         run(["ip", "route", "add", "fd00::80/122", "via", "fe80::2", "dev", "eth0", *BIRDS], path)

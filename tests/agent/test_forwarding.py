@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.agent.namespaces import namespaces, needs_root, run
+from tests.agent.namespaces import connect, namespaces, needs_root, run
 from tests.agent.packets import inside
 from tortie.addressing.allocator import address
 from tortie.addressing.ranges import Family, parse
@@ -299,11 +299,7 @@ def test_what_is_behind_the_vxlan_device() -> None:
 @needs_root
 def test_of_bird_s_routes_those_of_this_one_are_known_and_removed() -> None:
     with namespaces(1) as (path,):
-        run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"], path)
-        run(["ip", "addr", "add", "192.0.2.1/24", "dev", "eth0"], path)
-        run(["ip", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"], path)
-        for link in ("eth0", "far"):
-            run(["ip", "link", "set", link, "up"], path)
+        connect(path)
         for to, via, metric in (
             ("10.0.0.64/26", "192.0.2.2", "768"),
             ("fd00::40/122", "2001:db8::2", "768"),
