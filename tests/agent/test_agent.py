@@ -394,9 +394,10 @@ def test_an_agent_that_ends_lets_waiting_pods_go_to_the_next_one(one: AgentNode,
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(one.add, 2, waitSeconds=60)
         wait("the ADD waits", lambda: established(one))
-        ended = one.running.pop()
+        ended = one.running[-1]
         ended.terminate()
         ended.wait(timeout=9)  # the kubelet kills it after 10
+        one.running.remove(ended)
         one.start()
         one.cni("DEL", 0)
         assert waiting.result(timeout=60)[0] in {"10.2.0.0", "10.2.0.1"}

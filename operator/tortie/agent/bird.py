@@ -160,7 +160,8 @@ class Bird:
             return False
         process.terminate()
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _END)
+            async with asyncio.timeout(_END):
+                await process.wait()
         self._file.unlink(missing_ok=True)
         self._filed = ""
         if self._ends:  # else somebody changed their mind meanwhile

@@ -63,7 +63,8 @@ def _bound(path: Path) -> socket.socket:
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
     try:
-        data = await asyncio.wait_for(_read(reader), READ_SECONDS)
+        async with asyncio.timeout(READ_SECONDS):
+            data = await _read(reader)
         if data:  # else somebody only looked whether we are here
             writer.write(json.dumps(await answer(data)).encode())
             await writer.drain()

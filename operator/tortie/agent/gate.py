@@ -269,7 +269,8 @@ class Gate:
                 if left <= 0:
                     return False
                 try:
-                    await asyncio.wait_for(news.wait(), left)
+                    async with asyncio.timeout(left):
+                        await news.wait()
                 except TimeoutError:
                     continue
             return True

@@ -117,7 +117,8 @@ class Knowledge:
             if left <= 0 or stream.is_lost:
                 return None
             try:
-                await asyncio.wait_for(seen.wait(), left)
+                async with asyncio.timeout(left):
+                    await seen.wait()
             except TimeoutError:
                 continue
 

@@ -66,7 +66,8 @@ class Installation:
             return True
         except (ApiError, TimeoutError):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._deleted.wait(), _NEWS)
+                async with asyncio.timeout(_NEWS):
+                    await self._deleted.wait()
             return self._deleted.is_set()
 
     def _on_change(self, _old: lean.Labelled | None, new: lean.Labelled | None) -> None:

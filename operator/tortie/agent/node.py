@@ -162,7 +162,8 @@ class NodeWatch:
                     _log.error("the node's addresses and routes can't be looked at: %s; tried again in %g s", error, MEND)
                 await self._publish()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), SOON if self._is_awaiting() else MEND)
+                    async with asyncio.timeout(SOON if self._is_awaiting() else MEND):
+                        await self._wake.wait()
                 except TimeoutError:
                     continue
                 await asyncio.sleep(SETTLE)

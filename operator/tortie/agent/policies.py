@@ -169,7 +169,8 @@ class PolicyWatch:
         now = asyncio.get_running_loop().time
         settled = now()
         try:
-            await asyncio.wait_for(self._due.wait(), RETRY if NOTHING in self._errors else None)
+            async with asyncio.timeout(RETRY if NOTHING in self._errors else None):
+                await self._due.wait()
         except TimeoutError:
             return
         await asyncio.sleep(settled + SETTLE - now())

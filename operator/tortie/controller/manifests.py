@@ -66,7 +66,8 @@ class Manifests:
         """Read everything when asked to, and every minute."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reread.wait(), RESYNC)
+                async with asyncio.timeout(RESYNC):
+                    await self._reread.wait()
             self._reread.clear()
             await self.read_all()
 

@@ -185,7 +185,8 @@ class Operator:
             due = self._timers.next_due()
             delay = None if due is None else max(0.0, due - time.monotonic())
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
             await asyncio.sleep(SETTLE)
             self._wake.clear()
             if self._timers.passed(time.monotonic()):
