@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,18 @@ async def child(tmp_path: Path) -> AsyncIterator[Child]:
 
 async def started(child: Child, text: str) -> None:
     child.bird.want(text)
-    await eventually(lambda: child.bird.is_current and child.bird.socket.exists(), "it answers")
+    await eventually(lambda: child.bird.is_current, "it is told")
+    await answers(child)
+
+
+async def answers(child: Child) -> None:
+    """Return when BIRD answers: its socket is there a moment before it listens."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(control.BirdError):
+                await control.ask(child.bird.socket, "show status")
+                return
+            await asyncio.sleep(0.01)
 
 
 @needs_bird
@@ -132,7 +144,7 @@ async def test_one_that_is_killed_is_started_again_and_keeps_the_kernel_s_routes
     child.recovering = True
     os.kill(before, signal.SIGKILL)
     await eventually(lambda: bool(child.pids() - {before}), "another runs")
-    await eventually(child.bird.socket.exists, "it answers")
+    await answers(child)
     assert "-R" in child.words()
     assert await child.bird.is_recovering(), "its peer has told nothing"
     assert await child.numbers() == [64512]
@@ -224,7 +236,7 @@ async def test_one_that_is_wanted_again_while_it_ends_is_there(child: Child) -> 
     await eventually(lambda: child.pids() == set())
     child.bird.want(configuration(number=64513))
     await eventually(lambda: child.bird.is_current and bool(child.pids()))
-    await eventually(child.bird.socket.exists)
+    await answers(child)
     assert await child.numbers() == [64513]
 
 
